@@ -1,0 +1,1 @@
+"""Graphs → sessions: ONNX Runtime on CPU, TensorRT on GPU."""

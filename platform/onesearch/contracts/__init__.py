@@ -1,0 +1,29 @@
+"""What each of the four components promises to the platform."""
+
+from onesearch.contracts.generator import GeneratorLearner, GeneratorServer, SearchResult
+from onesearch.contracts.offers import Learner, Offer, Role, Server, ServingContext
+from onesearch.contracts.reward import Candidates, RewardLearner, RewardServer
+from onesearch.contracts.tokenizer import Keyword, TextRole, TokenizerLearner, TokenizerServer
+from onesearch.contracts.user_encoder import Prompt, ShopperState, UserEncoderLearner, UserEncoderServer
+
+__all__ = [
+    "Candidates",
+    "GeneratorLearner",
+    "GeneratorServer",
+    "Keyword",
+    "Learner",
+    "Offer",
+    "Prompt",
+    "RewardLearner",
+    "RewardServer",
+    "Role",
+    "SearchResult",
+    "Server",
+    "ServingContext",
+    "ShopperState",
+    "TextRole",
+    "TokenizerLearner",
+    "TokenizerServer",
+    "UserEncoderLearner",
+    "UserEncoderServer",
+]

@@ -1,0 +1,70 @@
+"""The generator's contract: prompt → semantic IDs of live items, with log-probabilities and a certificate."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from onesearch.contracts.offers import Learner, Server
+from onesearch.contracts.user_encoder import Prompt
+from onesearch.progress import Progress
+
+if TYPE_CHECKING:
+    from onesearch.index import LiveTree
+    from onesearch.training.examples import Examples
+
+Stage = Literal["alignment", "cooccurrence", "personalisation"]
+Guide = Literal["guided", "generator", "prior_only"]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found, best first.
+
+    Attributes:
+        leaves: i32[B, K], the leaf of the prefix tree (row of ``tree.leaf_sids``); -1 past the last one.
+        log_probs: f32[B, K], non-increasing; -inf past the last one.
+        dropped: f32[B], the best log-probability among all prefixes that the search cut (-inf: none). The first k
+            results are exact (no wider beam could change them) when ``log_probs[:, k-1] >= dropped``.
+        dropped_mass: f32[B], log of the summed probability of all prefixes cut: at most
+            ``floor(exp(dropped_mass - log_probs[:, k-1]))`` SIDs can be missing from the top k.
+        branches: i32[B, L], legal branches looked at, level by level.
+    """
+
+    leaves: np.ndarray
+    log_probs: np.ndarray
+    dropped: np.ndarray
+    dropped_mass: np.ndarray
+    branches: np.ndarray
+
+
+class GeneratorLearner(Learner):
+    """Learns p(SID | prompt) over the legal children of each prefix."""
+
+    @abstractmethod
+    def fit(self, stage: Stage, examples: Examples, work: Path, progress: Progress) -> dict[str, Any]:
+        """Run one SFT stage, resumable from checkpoints in ``work``; return curves and figures."""
+
+
+class GeneratorServer(Server):
+    """Searches the live tree."""
+
+    @abstractmethod
+    def search(
+        self,
+        prompt: Prompt,
+        query_vec: np.ndarray,
+        tree: LiveTree,
+        beams: int,
+        guide: Guide = "guided",
+    ) -> SearchResult:
+        """The best SIDs for B prompts, K = ``beams`` at most.
+
+        ``query_vec`` f32[B, D] is the fused, normalised e_q°. ``tree`` holds the live arrays, already narrowed by the
+        request's filters. ``guide`` switches parts of the score off for evaluation: ``generator`` leaves the prior
+        out, ``prior_only`` the network.
+        """

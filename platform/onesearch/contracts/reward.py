@@ -1,0 +1,56 @@
+"""The reward's contract: candidates → scores by part, and their total."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onesearch.contracts.offers import Learner, Server
+from onesearch.contracts.user_encoder import ShopperState
+from onesearch.progress import Progress
+
+if TYPE_CHECKING:
+    from onesearch.training.lists import RankedLists
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the beams reached for B requests.
+
+    Attributes:
+        items: i32[B, K], item numbers of the catalogue, best log-probability first; -1 is padding.
+        log_probs: f32[B, K], the generator's; items that share a SID share it.
+    """
+
+    items: np.ndarray
+    log_probs: np.ndarray
+
+
+class RewardLearner(Learner):
+    """Learns to order what the beams reached."""
+
+    @abstractmethod
+    def fit(self, lists: RankedLists, work: Path, progress: Progress) -> dict[str, Any]:
+        """Fit on candidate lists made by the generator itself for held-out queries; return figures."""
+
+
+class RewardServer(Server):
+    """Scores candidates. Reorders what the beams reached, never adds."""
+
+    parts: tuple[str, ...]
+    """Names of the score's parts, in the order of the last axis that :meth:`score` returns."""
+
+    @abstractmethod
+    def score(
+        self,
+        queries: Sequence[str],
+        query_vecs: np.ndarray,
+        states: Sequence[ShopperState],
+        candidates: Candidates,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Totals f32[B, K] (higher is better; -inf on padding) and weighted parts f32[B, K, parts] that sum to them."""

@@ -1,0 +1,1 @@
+"""Schemas, the store, importers, the demo store and its simulated shoppers."""

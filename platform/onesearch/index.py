@@ -1,0 +1,195 @@
+"""The catalogue as serving sees it: items, their SIDs and vectors, and the live prefix tree that search walks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import load_file, save_file
+
+from onesearch.contracts.reward import Candidates
+from onesearch.errors import ArtifactError, UsageError
+from onesearch.semantic_ids import PrefixTree
+
+ITEM_COLUMNS = ("item_id", "title", "category", "brand", "price", "in_stock")
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a request asks items to be; empty fields ask nothing.
+
+    Attributes:
+        category: names of categories, any of which an item must carry at any depth.
+        brands: brand names, any of which an item must carry (case ignored).
+        min_price, max_price: inclusive bounds; an item without a price fails either.
+        in_stock: only items in stock.
+    """
+
+    category: tuple[str, ...] = ()
+    brands: tuple[str, ...] = ()
+    min_price: float | None = None
+    max_price: float | None = None
+    in_stock: bool = False
+
+    def __bool__(self) -> bool:
+        return self != Filters()
+
+
+@dataclass(frozen=True)
+class LiveTree:
+    """One generation of the tree with its live arrays: what a search walks.
+
+    Attributes:
+        tree: the legal SIDs.
+        log_mass: L arrays f32[n_{ℓ+1}], log of the popularity below each node; -inf where nothing below is live.
+        vectors: L arrays f16[n_{ℓ+1}, D], mean e° of the items below each node: what guides the beams.
+        generation: number of the catalogue generation; answers carry it.
+        item_alive: bool[N] narrowed by filters, None when every item is alive.
+    """
+
+    tree: PrefixTree
+    log_mass: tuple[np.ndarray, ...]
+    vectors: tuple[np.ndarray, ...]
+    generation: int = 0
+    item_alive: np.ndarray | None = None
+
+    def narrowed(self, item_alive: np.ndarray, item_mass: np.ndarray) -> LiveTree:
+        """The same tree with only the items of the mask bool[N] alive; dead branches get log-mass -inf."""
+        mass = np.where(item_alive, item_mass, 0.0)
+        return replace(self, log_mass=_log_mass(self.tree, mass), item_alive=item_alive)
+
+    def expand(self, leaves: np.ndarray, log_probs: np.ndarray, limit: int | None = None) -> Candidates:
+        """Leaves i32[B, K] → their live items, the most popular of a shared SID first; at most ``limit`` a request."""
+        first, items = self.tree.leaf_first_item, self.tree.leaf_items
+        rows: list[tuple[np.ndarray, np.ndarray]] = []
+        for row, scores in zip(leaves, log_probs, strict=True):
+            found = row >= 0
+            starts, ends = first[row[found]], first[row[found] + 1]
+            counts = ends - starts
+            at = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+            numbers, probs = items[at], np.repeat(scores[found], counts)
+            if self.item_alive is not None:
+                alive = self.item_alive[numbers]
+                numbers, probs = numbers[alive], probs[alive]
+            rows.append((numbers[:limit], probs[:limit]))
+        width = max([1, *(len(numbers) for numbers, _ in rows)])
+        out = np.full((len(rows), width), -1, dtype=np.int32)
+        scores_out = np.full((len(rows), width), -np.inf, dtype=np.float32)
+        for at_row, (numbers, probs) in enumerate(rows):
+            out[at_row, : len(numbers)] = numbers
+            scores_out[at_row, : len(probs)] = probs
+        return Candidates(out, scores_out)
+
+
+@dataclass(frozen=True)
+class CatalogueIndex:
+    """A catalogue's items with their SIDs and vectors.
+
+    Attributes:
+        items: one row an item, in item-number order, with :data:`ITEM_COLUMNS`.
+        sids: i32[N, L]. vectors: f16[N, D], e° of each item. popularity: f32[N], positive.
+        live: the tree over all items in stock order of this generation.
+    """
+
+    items: pl.DataFrame
+    sids: np.ndarray
+    vectors: np.ndarray
+    popularity: np.ndarray
+    live: LiveTree
+    _number: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def build(
+        cls,
+        items: pl.DataFrame,
+        sids: np.ndarray,
+        vectors: np.ndarray,
+        popularity: np.ndarray,
+        levels: tuple[int, ...],
+        generation: int = 0,
+    ) -> CatalogueIndex:
+        """Build tree and live arrays from the items' SIDs, vectors and popularity (all in the order of ``items``)."""
+        vectors = np.asarray(vectors, dtype=np.float16)
+        popularity = np.asarray(popularity, dtype=np.float32)
+        tree = PrefixTree.build(sids, levels, popularity)
+        live = LiveTree(tree, _log_mass(tree, popularity), _node_vectors(tree, vectors), generation)
+        numbers = {item_id: number for number, item_id in enumerate(items["item_id"].to_list())}
+        return cls(items.select(ITEM_COLUMNS), np.asarray(sids, np.int32), vectors, popularity, live, numbers)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def number(self, item_id: str) -> int | None:
+        """Item number of an id, None when the catalogue has no such item."""
+        return self._number.get(item_id)
+
+    def tree_for(self, filters: Filters) -> LiveTree:
+        """The live tree narrowed to what the filters let through."""
+        return self.live.narrowed(self.passing(filters), self.popularity) if filters else self.live
+
+    def passing(self, filters: Filters) -> np.ndarray:
+        """bool[N]: which items pass the filters."""
+        if filters.min_price is not None and filters.max_price is not None and filters.min_price > filters.max_price:
+            raise UsageError(f"filters: min_price {filters.min_price} is above max_price {filters.max_price}")
+        condition = pl.lit(True)
+        if filters.category:
+            condition &= pl.col("category").list.set_intersection(list(filters.category)).list.len() > 0
+        if filters.brands:
+            condition &= pl.col("brand").str.to_lowercase().is_in([brand.lower() for brand in filters.brands])
+        if filters.min_price is not None:
+            condition &= pl.col("price") >= filters.min_price
+        if filters.max_price is not None:
+            condition &= pl.col("price") <= filters.max_price
+        if filters.in_stock:
+            condition &= pl.col("in_stock")
+        passed = self.items.select(passed=condition.fill_null(False))["passed"]
+        return np.broadcast_to(passed.to_numpy(), (len(self.items),)).copy()
+
+    def save(self, folder: Path) -> None:
+        """Write ``items.parquet``, ``arrays.safetensors`` and ``index.json``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.items.write_parquet(folder / "items.parquet")
+        arrays = {"sids": self.sids, "vectors": self.vectors, "popularity": self.popularity}
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "arrays.safetensors")
+        about = {"levels": list(self.live.tree.levels), "generation": self.live.generation}
+        (folder / "index.json").write_text(json.dumps(about))
+
+    @classmethod
+    def load(cls, folder: Path) -> CatalogueIndex:
+        """Read what :meth:`save` wrote and rebuild the tree. Raises ArtifactError naming what does not fit."""
+        try:
+            about = json.loads((folder / "index.json").read_text())
+            arrays = load_file(folder / "arrays.safetensors")
+            items = pl.read_parquet(folder / "items.parquet")
+            return cls.build(
+                items,
+                arrays["sids"],
+                arrays["vectors"],
+                arrays["popularity"],
+                tuple(about["levels"]),
+                int(about["generation"]),
+            )
+        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+            raise ArtifactError(f"{folder}: not a catalogue index ({error})") from error
+        except Exception as error:  # safetensors raises its own type, which derives from Exception
+            raise ArtifactError(f"{folder / 'arrays.safetensors'}: cannot be read ({error})") from error
+
+
+def _log_mass(tree: PrefixTree, item_mass: np.ndarray) -> tuple[np.ndarray, ...]:
+    if not tree.leaf_count:
+        return tuple(np.zeros(0, np.float32) for _ in tree.levels)
+    leaf_mass = np.add.reduceat(item_mass[tree.leaf_items].astype(np.float64), tree.leaf_first_item[:-1])
+    with np.errstate(divide="ignore"):
+        return tuple(np.log(mass).astype(np.float32) for mass in tree.node_sums(leaf_mass))
+
+
+def _node_vectors(tree: PrefixTree, vectors: np.ndarray) -> tuple[np.ndarray, ...]:
+    if not tree.leaf_count:
+        return tuple(np.zeros((0, vectors.shape[1]), np.float16) for _ in tree.levels)
+    counts = np.diff(tree.leaf_first_item).astype(np.float32)
+    leaf_sums = np.add.reduceat(vectors[tree.leaf_items].astype(np.float32), tree.leaf_first_item[:-1], axis=0)
+    sums, numbers = tree.node_sums(leaf_sums), tree.node_sums(counts)
+    return tuple((total / number[:, None]).astype(np.float16) for total, number in zip(sums, numbers, strict=True))

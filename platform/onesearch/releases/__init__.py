@@ -1,0 +1,1 @@
+"""Releases: one immutable bundle of everything that serves, verified by its manifest."""

@@ -1,0 +1,1 @@
+"""Stages of learning in order, checkpoints, resume."""

@@ -1,0 +1,81 @@
+"""What a generator learns from: prompts with a target, which is a legal SID (a leaf of the tree) or a text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onesearch.index import LiveTree
+from onesearch.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``; i32 values, i64 offsets."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, rows: list[list[int]]) -> Ragged:
+        """From lists."""
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        values = np.fromiter((value for row in rows for value in row), dtype=np.int32, count=int(offsets[-1]))
+        return cls(values, offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def row(self, at: int) -> np.ndarray:
+        """Row ``at``."""
+        return self.values[self.offsets[at] : self.offsets[at + 1]]
+
+
+@dataclass(frozen=True)
+class SidTask:
+    """Prompt → SID: the target is a leaf, its probability a product over the legal children of each prefix.
+
+    Attributes:
+        name: e.g. ``query text → item SID``.
+        prompts: N rows of ids.
+        vector: i32[N], row of ``Examples.vectors`` that is this prompt's e° (the prior's query); -1: no prior.
+        leaf: i32[N], target leaf of the tree.
+        weight: f32[N], how much an example counts.
+        held_out: bool[N], true for examples whose *query* is held out: for early stopping, never trained on.
+    """
+
+    name: str
+    prompts: Ragged
+    vector: np.ndarray
+    leaf: np.ndarray
+    weight: np.ndarray
+    held_out: np.ndarray
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """Prompt → text: plain next-token loss over the text vocabulary; targets end with EOS."""
+
+    name: str
+    prompts: Ragged
+    targets: Ragged
+    weight: np.ndarray
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All tasks of one stage, over one tree.
+
+    Attributes:
+        vectors: f16[V, D], e° of the different query (and item) texts that prompts were made from.
+        share: how often a batch is drawn from each task, by name; tasks not named share equally.
+    """
+
+    vocabulary: Vocabulary
+    tree: LiveTree
+    vectors: np.ndarray
+    sid_tasks: tuple[SidTask, ...]
+    text_tasks: tuple[TextTask, ...] = ()
+    share: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,38 @@
+"""Candidate lists with judgements: what a reward learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from onesearch.contracts.reward import Candidates
+
+
+@dataclass(frozen=True)
+class RankedLists:
+    """The generator's own lists for queries it was not trained on, with what is known of each candidate.
+
+    Attributes:
+        queries: Q query texts.
+        query_vecs: f32[Q, D], e° of each.
+        candidates: what the beams reached, [Q, K].
+        gain: f32[Q, K], how good each candidate is for the query (grade in [0, 1], or clicks and orders weighed); 0
+            where nothing is known.
+        pairs: every logged or judged pair that may be used as evidence (query, item number, clicks, orders, grade),
+            without those of the held-out queries where that would leak.
+        items: the catalogue (item number order).
+        siblings: the other components' exported folders, by role.
+    """
+
+    queries: list[str]
+    query_vecs: np.ndarray
+    candidates: Candidates
+    gain: np.ndarray
+    pairs: pl.DataFrame
+    items: pl.DataFrame
+    vectors: np.ndarray
+    popularity: np.ndarray
+    siblings: dict[str, Path]

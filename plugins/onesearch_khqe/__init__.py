@@ -1,0 +1,1 @@
+"""KHQE: keyword-enhanced hierarchical quantisation encoding (the tokenizer in the box)."""

@@ -1,0 +1,1 @@
+"""PARS: the preference-aware reward system (the reward in the box)."""
