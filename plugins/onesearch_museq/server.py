@@ -30,7 +30,7 @@ def read_text_limit(folder: Path) -> int:
 
 
 class PassThroughServer(UserEncoderServer):
-    """Prompts of the query's text and SID. The prefix is empty (P = 0 and d = 0: there is nothing to size)."""
+    """Prompts of the query's text and SID. The prefix is empty: P = 0, and d = 0, as nothing sizes it."""
 
     def __init__(self, vocabulary: Vocabulary, text_limit: int) -> None:
         self._vocabulary = vocabulary
