@@ -1,0 +1,233 @@
+"""The configuration: one typed TOML file.
+
+Each of the four components is picked by name and set up in a table of its own, checked by the config class
+of its offer::
+
+    [tokenizer]
+    name = "khqe"
+    [tokenizer.khqe]
+    code_sizes = [512, 256, 256]
+
+    [training]
+    seed = 0
+
+    [serving]
+    beams = 512
+
+Every field has a default, so that no file at all is a full configuration.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from onesearch._toml import write_toml
+from onesearch.contracts.offers import ROLES, Offer, Role
+from onesearch.errors import ConfigError
+from onesearch.plugins import Plugins, load_plugins, nearest
+
+# Names only: they are looked up among what is installed, like any other.
+IN_THE_BOX: dict[Role, str] = {
+    "tokenizer": "khqe",
+    "user_encoder": "passthrough",
+    "generator": "seq2seq",
+    "reward": "relevance",
+}
+M = TypeVar("M", bound=BaseModel)
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    """A table of the configuration: unknown keys are errors, the text under a field is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class TrainingConfig(Section):
+    """What all stages of training share; each component's own settings stand in its table."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of every random choice."""
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the queries that no learner sees: for early stopping, fitting weights, and the reward."""
+    relevant_grade: float = Field(default=0.66, ge=0, le=1)
+    """From this judged relevance in [0, 1] on a query and an item count as a pair."""
+    vocabulary_size: int = Field(default=16_000, ge=512, le=250_000)
+    """Number of text tokens learnt from titles and queries."""
+    reward_queries: int = Field(default=2_000, ge=1)
+    """At most so many held-out queries are searched to make the lists that the reward is fitted on."""
+    reward_beams: int = Field(default=256, ge=1)
+    """Beams of those searches."""
+    stages: tuple[str, ...] = ("alignment", "cooccurrence")
+    """Stages of supervised training that are run, in order."""
+
+
+class ServingConfig(Section):
+    """How a release is served."""
+
+    beams: int = Field(default=512, ge=1, le=3840)
+    """Beams of a search where the request does not say otherwise: wider finds more and takes longer."""
+    threads: int = Field(default=2, ge=0)
+    """Threads of a graph's session; 0: every core."""
+    host: str = "127.0.0.1"
+    """Address that gateway and Triton listen on."""
+    port: Port = 0
+    """Port of the gateway (gRPC); 0: a free one."""
+    triton_grpc_port: Port = 0
+    """Triton's gRPC port; 0: a free one."""
+    triton_http_port: Port = 0
+    """Triton's HTTP port; 0: a free one."""
+    triton_metrics_port: Port = 0
+    """Triton's metrics port; 0: a free one."""
+    ready_timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds that all models may take to load."""
+    deadline_ms: float = Field(default=2_000.0, gt=0)
+    """Time a request gets where its client sets no deadline."""
+    max_in_flight: int = Field(default=64, ge=1)
+    """Searches worked on or waiting at once; more are turned away (RESOURCE_EXHAUSTED)."""
+    max_batch: int = Field(default=32, ge=1)
+    """Queries of one batch search."""
+    max_query_bytes: int = Field(default=4_096, ge=16)
+    """Longest query, in bytes of UTF-8."""
+    max_k: int = Field(default=1_000, ge=1)
+    """Most items of one answer; ``offset + k`` may not pass it either."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole, checked configuration.
+
+    Attributes:
+        names: role → name of the component picked.
+        settings: role → its checked settings.
+        training, serving: the platform's own tables.
+        source: the file it was read from, for messages.
+    """
+
+    names: Mapping[Role, str]
+    settings: Mapping[Role, BaseModel]
+    training: TrainingConfig
+    serving: ServingConfig
+    source: str = "defaults"
+    plugins: Plugins = field(default_factory=load_plugins, repr=False, compare=False)
+
+    def component(self, role: Role) -> tuple[Offer, BaseModel]:
+        """The offer picked for a role, and its settings."""
+        return self.plugins.offer(role, self.names[role]), self.settings[role]
+
+    def dump(self, documented: bool = False) -> str:
+        """All effective values as TOML that :func:`parse_config` reads; ``documented`` adds the fields' texts."""
+        tables: dict[str, BaseModel | dict[str, Any]] = {}
+        for role in ROLES:
+            tables[role] = {"name": self.names[role]}
+            tables[f"{role}.{self.names[role]}"] = self.settings[role]
+        tables |= {"training": self.training, "serving": self.serving}
+        return write_toml(tables, documented)
+
+
+def load_config(path: Path | str | None = None, plugins: Plugins | None = None) -> Config:
+    """Read and check a file; None is all defaults. Raises ConfigError naming file, table and key."""
+    if path is None:
+        return parse_config("", "defaults", plugins)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    return parse_config(text, str(path), plugins)
+
+
+def parse_config(text: str, source: str = "configuration", plugins: Plugins | None = None) -> Config:
+    """Check a configuration given as TOML text. Raises ConfigError naming source, table and key."""
+    plugins = plugins or load_plugins()
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not TOML: {error}") from error
+    _refuse_unknown(tables, (*ROLES, "training", "serving"), source, "")
+    names: dict[Role, str] = {}
+    settings: dict[Role, BaseModel] = {}
+    for role in ROLES:
+        names[role], settings[role] = _component(role, tables.get(role, {}), source, plugins)
+    training = _checked(TrainingConfig, tables.get("training", {}), source, "training")
+    serving = _checked(ServingConfig, tables.get("serving", {}), source, "serving")
+    return Config(names, settings, training, serving, source, plugins)
+
+
+def _component(role: Role, table: Any, source: str, plugins: Plugins) -> tuple[str, BaseModel]:
+    """Name and settings of one role. Tables of components that are not picked are checked as well."""
+    table = _as_table(table, source, role)
+    name = table.get("name", IN_THE_BOX[role])
+    if not isinstance(name, str):
+        raise ConfigError(f"{source}: [{role}] name: a string belongs here, not {name!r}")
+    offers = plugins.offers(role)
+    _refuse_unknown(table, ("name", *offers), source, role)
+    try:
+        chosen = plugins.offer(role, name)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: [{role}] {error}") from error
+    checked = {
+        key: _checked(offers[key].config, value, source, f"{role}.{key}")
+        for key, value in table.items()
+        if key in offers
+    }
+    return name, checked.get(name) or chosen.config()
+
+
+def _checked(model: type[M], table: Any, source: str, where: str) -> M:
+    table = _as_table(table, source, where)
+    _refuse_unknown_fields(model, table, source, where)
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        problems = [_problem(problem, where) for problem in error.errors()]
+        raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems)) from error
+
+
+def _problem(problem: Any, where: str) -> str:
+    *above, key = [str(part) for part in problem["loc"]] or [""]
+    table = ".".join([where, *above])
+    return f"[{table}] {key} = {problem['input']!r}: {problem['msg']}"
+
+
+def _as_table(value: Any, source: str, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{source}: '{where}' is a table: write [{where}], not {where} = {value!r}")
+    return value
+
+
+def _refuse_unknown_fields(model: type[BaseModel], table: Mapping[str, Any], source: str, where: str) -> None:
+    """Raise for a key that the model, or a model inside it, does not have, whatever it does with extras."""
+    aliases = {info.alias for info in model.model_fields.values() if info.alias}
+    _refuse_unknown(table, (*model.model_fields, *sorted(aliases)), source, where)
+    for key, value in table.items():
+        inner = _inner_model(model.model_fields.get(key))
+        if inner is not None and isinstance(value, dict):
+            _refuse_unknown_fields(inner, value, source, f"{where}.{key}")
+
+
+def _inner_model(info: FieldInfo | None) -> type[BaseModel] | None:
+    """The model that a field holds, alone or as ``Model | None``."""
+    kind = info.annotation if info is not None else None
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return models[0] if len(models) == 1 else None
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], source: str, where: str) -> None:
+    for key in table:
+        if key not in known:
+            kind = "table" if not where else "key"
+            place = f"[{where}]: " if where else ""
+            raise ConfigError(f"{source}: {place}unknown {kind} '{key}'{nearest(key, known) or _list(known)}")
+
+
+def _list(known: tuple[str, ...]) -> str:
+    return f"; there are: {', '.join(known)}" if known else "; it has none"
