@@ -124,13 +124,17 @@ class Config:
         return self.plugins.offer(role, self.names[role]), self.settings[role]
 
     def dump(self, documented: bool = False) -> str:
-        """All effective values as TOML that :func:`parse_config` reads; ``documented`` adds the fields' texts."""
+        """All effective values as TOML that :func:`parse_config` reads; ``documented`` adds what they are."""
         tables: dict[str, BaseModel | dict[str, Any]] = {}
         for role in ROLES:
             tables[role] = {"name": self.names[role]}
             tables[f"{role}.{self.names[role]}"] = self.settings[role]
         tables |= {"training": self.training, "serving": self.serving}
         return write_toml(tables, documented)
+
+    def tables(self) -> dict[str, Any]:
+        """All effective values as the tables that the TOML text holds."""
+        return tomllib.loads(self.dump())
 
 
 def load_config(path: Path | str | None = None, plugins: Plugins | None = None) -> Config:
