@@ -1,0 +1,144 @@
+"""The whole search in one process: the four components called one after another, no server between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onesearch.compiling.runtime import Runtime
+from onesearch.contracts.generator import GeneratorServer, Guide, SearchResult
+from onesearch.contracts.offers import ServingContext
+from onesearch.contracts.reward import Candidates, RewardServer
+from onesearch.contracts.tokenizer import TokenizerServer
+from onesearch.contracts.user_encoder import Prompt, ShopperState, UserEncoderServer
+from onesearch.index import Filters
+from onesearch.serving import steps
+from onesearch.serving.catalogue import ItemTable
+from onesearch.serving.requests import Explanation, Hit, Limits, SearchAnswer, SearchRequest
+
+if TYPE_CHECKING:
+    from onesearch.releases.release import Release
+
+__all__ = ["Pipeline", "Retrieved", "SearchAnswer", "SearchRequest"]
+EXPLAINED_BEAMS = 10
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """What came out of recall for B queries.
+
+    Attributes:
+        query_vecs: f32[B, D]. query_sids: i32[B, L].
+        prompt: what the generator read.
+        result: the SIDs that the beams reached. candidates: their live items.
+    """
+
+    query_vecs: np.ndarray
+    query_sids: np.ndarray
+    prompt: Prompt
+    result: SearchResult
+    candidates: Candidates
+
+
+class Pipeline:
+    """Query in, items out. Not safe for more than one thread at a time, as the components are not."""
+
+    def __init__(
+        self,
+        context: ServingContext,
+        tokenizer: TokenizerServer,
+        user_encoder: UserEncoderServer,
+        generator: GeneratorServer,
+        reward: RewardServer | None = None,
+        beams: int = 512,
+        release: str = "",
+        limits: Limits | None = None,
+    ) -> None:
+        self.context = context
+        self.tokenizer = tokenizer
+        self.user_encoder = user_encoder
+        self.generator = generator
+        self.reward = reward
+        self.beams = beams
+        self.release = release or context.release.name
+        self.limits = limits or Limits()
+        self._trees = steps.Trees(context.index)
+        self._table = ItemTable.of(context.index)
+
+    @classmethod
+    def of_release(cls, release: Release, runtime: Runtime | None = None) -> Pipeline:
+        """Open all components of a release."""
+        context = release.context(runtime or Runtime())
+        opened: dict[str, Any] = {
+            role: release.server(role, context)
+            for role in ("tokenizer", "user_encoder", "generator", "reward")
+        }
+        return cls(context, **opened, beams=release.config.serving.beams, release=release.name)
+
+    def candidates(
+        self,
+        queries: Sequence[str],
+        states: Sequence[ShopperState] | None = None,
+        beams: int | None = None,
+        guide: Guide = "guided",
+        filters: Filters | None = None,
+    ) -> Retrieved:
+        """Recall for B queries: everything the beams reached, in the generator's order."""
+        states = states if states is not None else [ShopperState()] * len(queries)
+        vectors, sids = steps.encode(self.tokenizer, queries)
+        prompt = steps.prompt(self.user_encoder, states, queries, sids)
+        option = steps.SearchOptions(beams or self.beams, guide, filters or Filters())
+        result, candidates = steps.retrieve(
+            self.generator, self._trees, prompt, vectors, [option] * len(queries)
+        )
+        return Retrieved(vectors, sids, prompt, result, candidates)
+
+    def rank(
+        self, queries: Sequence[str], states: Sequence[ShopperState] | None, retrieved: Retrieved
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Order what recall found: positions i32[B, K] best first, totals f32[B, K], parts f32[B, K, P]."""
+        states = states if states is not None else [ShopperState()] * len(queries)
+        ranked = steps.rank(self.reward, queries, retrieved.query_vecs, states, retrieved.candidates)
+        return ranked.order, ranked.totals, ranked.parts
+
+    def search(self, request: SearchRequest, state: ShopperState | None = None) -> SearchAnswer:
+        """One search from text to items. Raises UsageError for a request out of bounds."""
+        self.limits.check(request)
+        states = [state or ShopperState(request.user_id)]
+        queries = [request.query]
+        found = self.candidates(queries, states, request.beams, request.guide, request.filters)
+        reward = self.reward if request.rerank else None
+        ranked = steps.rank(reward, queries, found.query_vecs, states, found.candidates)
+        at = steps.page(ranked, found.candidates, 0, request.k, request.offset)
+        rows = self._table.rows(found.candidates.items[0, at])
+        names = steps.part_names(reward)
+        hits = tuple(
+            Hit(
+                request.offset + place + 1,
+                *row,
+                score=float(ranked.totals[0, position]),
+                log_prob=float(found.candidates.log_probs[0, position]),
+                parts=dict(zip(names, ranked.parts[0, position].tolist(), strict=True)),
+            )
+            for place, (position, row) in enumerate(zip(at, rows, strict=True))
+        )
+        explanation = self._explain(request, found) if request.explain else None
+        return SearchAnswer(hits, self.release, self._trees.generation, explanation=explanation)
+
+    def _explain(self, request: SearchRequest, found: Retrieved) -> Explanation:
+        sid = tuple(found.query_sids[0].tolist())
+        mass = float(found.result.dropped_mass[0])
+        return Explanation(
+            keywords=tuple(self.tokenizer.keywords([request.query])[0]),
+            query_sid=sid,
+            meanings=tuple(self.tokenizer.describe(sid)),
+            beams=tuple(steps.best_sids(self._table.sids, found.candidates, 0, EXPLAINED_BEAMS)),
+            found=int((found.result.leaves[0] >= 0).sum()),
+            branches=tuple(found.result.branches[0].tolist()),
+            exact=int(steps.exact_count(found.result)[0]),
+            dropped=float(found.result.dropped[0]),
+            missing=steps.missing_bound(mass, found.candidates.log_probs[0], request.offset + request.k),
+        )

@@ -1,0 +1,167 @@
+"""What a search is asked and what it answers, and the checks that every way in shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import get_args
+
+import numpy as np
+
+from onesearch.contracts.generator import Guide
+from onesearch.contracts.tokenizer import Keyword
+from onesearch.errors import UsageError
+from onesearch.index import Filters
+
+GUIDES: tuple[str, ...] = get_args(Guide)
+# Tabs and line ends are blanks that people paste; every other control character is a mistake or an attack.
+_BLANKS = str.maketrans("\t\n\r", "   ")
+MAX_FILTER_VALUES = 64
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """One search.
+
+    Attributes:
+        query: what the shopper typed.
+        user_id: who asks; unknown ones are fine, empty is anonymous.
+        k, offset: which part of the ranking to return.
+        filters: what the items must be.
+        beams: width of the search; None: the server's default.
+        explain: also tell keywords, SIDs, beams, branches and the certificate.
+        guide: which parts of the generator's score are on.
+        rerank: whether the reward orders the answer; False keeps the generator's order.
+    """
+
+    query: str
+    user_id: str = ""
+    k: int = 10
+    offset: int = 0
+    filters: Filters = field(default_factory=Filters)
+    beams: int | None = None
+    explain: bool = False
+    guide: Guide = "guided"
+    rerank: bool = True
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may ask for at most; see the table ``[serving]`` of the configuration."""
+
+    query_bytes: int = 4_096
+    k: int = 1_000
+    beams: int = 3_840
+    user_id_bytes: int = 256
+
+    def check(self, request: SearchRequest) -> None:
+        """Raise UsageError naming the field that is out of bounds."""
+        check_query(request.query, self.query_bytes)
+        if len(request.user_id.encode("utf-8", "replace")) > self.user_id_bytes:
+            raise UsageError(f"user_id: longer than {self.user_id_bytes} bytes")
+        if not 1 <= request.k <= self.k:
+            raise UsageError(f"k: {request.k} is not between 1 and {self.k}")
+        if request.offset < 0 or request.offset + request.k > self.k:
+            raise UsageError(f"offset: {request.offset} with k {request.k} leaves the first {self.k} results")
+        if request.beams is not None and not 1 <= request.beams <= self.beams:
+            raise UsageError(f"beams: {request.beams} is not between 1 and {self.beams}")
+        if request.guide not in GUIDES:
+            raise UsageError(f"guide: {request.guide!r} is none of {', '.join(GUIDES)}")
+        self._check_filters(request.filters)
+
+    @staticmethod
+    def _check_filters(filters: Filters) -> None:
+        for name, values in (("category", filters.category), ("brands", filters.brands)):
+            if len(values) > MAX_FILTER_VALUES or any(len(value) > 512 for value in values):
+                raise UsageError(
+                    f"filters.{name}: more than {MAX_FILTER_VALUES} values, or one of over 512 characters"
+                )
+        for name, price in (("min_price", filters.min_price), ("max_price", filters.max_price)):
+            if price is not None and not np.isfinite(price):
+                raise UsageError(f"filters.{name}: {price} is not a price")
+        if (
+            filters.min_price is not None
+            and filters.max_price is not None
+            and filters.min_price > filters.max_price
+        ):
+            raise UsageError(f"filters: min_price {filters.min_price} is above max_price {filters.max_price}")
+
+
+def check_query(query: str, limit: int = 4_096) -> None:
+    """Raise UsageError where a query is empty, over ``limit`` bytes, or holds control characters."""
+    if len(query) > limit or len(query.encode("utf-8", "replace")) > limit:
+        raise UsageError(f"query: longer than {limit} bytes")
+    cleaned = query.translate(_BLANKS)
+    if not cleaned.strip():
+        raise UsageError("query: empty")
+    for at, character in enumerate(cleaned):
+        if ord(character) < 32 or 127 <= ord(character) < 160:
+            raise UsageError(f"query: control character U+{ord(character):04X} at position {at}")
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One item of an answer.
+
+    Attributes:
+        rank: 1 is the best of the whole ranking, whatever the offset.
+        price: None where the catalogue has none.
+        score: the reward's total (without a reward the generator's log-probability).
+        log_prob: the generator's log-probability of the item's SID.
+        parts: the weighted parts of the score by name; they sum to it.
+    """
+
+    rank: int
+    item_id: str
+    title: str
+    category: tuple[str, ...]
+    brand: str
+    price: float | None
+    in_stock: bool
+    sid: tuple[int, ...]
+    score: float
+    log_prob: float
+    parts: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How an answer came about.
+
+    Attributes:
+        keywords: found in the query.
+        query_sid: the query's own semantic ID; ``meanings`` says one line a code.
+        beams: the best SIDs found with their log-probabilities, at most ten.
+        found: number of SIDs that the beams reached.
+        branches: legal branches looked at, level by level.
+        exact: so many of the best SIDs are certain: no wider beam could change them.
+        dropped: best log-probability among everything that the beams cut (-inf: nothing was).
+        missing: at most so many SIDs could be missing from the top ``offset + k``; None: no useful bound.
+    """
+
+    keywords: tuple[Keyword, ...]
+    query_sid: tuple[int, ...]
+    meanings: tuple[str, ...]
+    beams: tuple[tuple[tuple[int, ...], float], ...]
+    found: int
+    branches: tuple[int, ...]
+    exact: int
+    dropped: float
+    missing: int | None
+
+
+@dataclass(frozen=True)
+class SearchAnswer:
+    """What a search returned.
+
+    Attributes:
+        hits: best first.
+        release, generation: what answered; a mixed answer cannot be.
+        degraded: the models did not answer in time; these are the items most clicked for the query.
+        explanation: only when asked for, and not when degraded.
+    """
+
+    hits: tuple[Hit, ...]
+    release: str
+    generation: int
+    degraded: bool = False
+    explanation: Explanation | None = None
