@@ -165,7 +165,7 @@ def exact_count(result: SearchResult) -> np.ndarray:
 def best_sids(
     item_sids: np.ndarray, candidates: Candidates, row: int, limit: int
 ) -> list[tuple[tuple[int, ...], float]]:
-    """The first ``limit`` different SIDs of request ``row`` with their log-probabilities, from SIDs i32[N, L]."""
+    """The first ``limit`` SIDs of request ``row`` with their log-probabilities; item SIDs are i32[N, L]."""
     best: dict[tuple[int, ...], float] = {}
     for number, log_prob in zip(candidates.items[row], candidates.log_probs[row], strict=True):
         if number < 0 or len(best) == limit:
