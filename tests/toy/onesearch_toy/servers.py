@@ -1,0 +1,180 @@
+"""The four parts as servers. Words are hashed to vectors, SIDs are nearest codes of fixed codebooks."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from onesearch.contracts import (
+    Candidates,
+    GeneratorServer,
+    Keyword,
+    Prompt,
+    RewardServer,
+    SearchResult,
+    ServingContext,
+    ShopperState,
+    TextRole,
+    TokenizerServer,
+    UserEncoderServer,
+)
+from onesearch.contracts.generator import Guide
+from onesearch.errors import UsageError
+from onesearch.index import LiveTree
+from onesearch.vocabulary import QUERY, SEP, pad
+from pydantic import BaseModel
+
+DIM, LEVELS = 16, (16, 8, 8)
+CODEBOOKS = [
+    np.random.default_rng(level).normal(size=(size, DIM)).astype(np.float32)
+    for level, size in enumerate(LEVELS)
+]
+
+
+def embed(texts: Sequence[str]) -> np.ndarray:
+    """Normalised sums of fixed random word vectors, f32[B, DIM]."""
+    rows = np.zeros((len(texts), DIM), dtype=np.float32)
+    for row, text in zip(rows, texts, strict=True):
+        for word in text.lower().split():
+            row += np.random.default_rng(zlib.crc32(word.encode())).normal(size=DIM).astype(np.float32)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+
+
+def quantise(vectors: np.ndarray) -> np.ndarray:
+    """Nearest code level by level on residuals, i32[B, L]."""
+    rest, codes = vectors.astype(np.float32).copy(), []
+    for level, book in enumerate(CODEBOOKS):
+        book = book * 0.4 / 2**level
+        code = ((rest[:, None, :] - book) ** 2).sum(-1).argmin(1)
+        rest -= book[code]
+        codes.append(code)
+    return np.stack(codes, axis=1).astype(np.int32)
+
+
+class ToyTokenizer(TokenizerServer):
+    levels, dim = LEVELS, DIM
+
+    @classmethod
+    def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
+        return cls()
+
+    def keywords(self, texts: Sequence[str]) -> list[list[Keyword]]:
+        return [[Keyword(word, "Entity") for word in text.lower().split()] for text in texts]
+
+    def embed(self, texts: Sequence[str], role: TextRole = "query") -> np.ndarray:
+        return embed(texts)
+
+    def quantise(self, vectors: np.ndarray) -> np.ndarray:
+        return quantise(vectors)
+
+    def describe(self, sid: Sequence[int]) -> list[str]:
+        return [f"things like {code}" for code in sid]
+
+
+class ToyUserEncoder(UserEncoderServer):
+    def __init__(self, context: ServingContext) -> None:
+        self.vocabulary = context.vocabulary
+
+    @classmethod
+    def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
+        return cls(context)
+
+    def features(
+        self, states: Sequence[ShopperState], queries: Sequence[str], query_sids: np.ndarray
+    ) -> Prompt:
+        texts = self.vocabulary.text_ids(queries, 16)
+        sids = self.vocabulary.sid_ids(query_sids)
+        clicks = [[state.clicks[-1]] if state.clicks else [] for state in states]
+        rows = [[QUERY, *a, SEP, *b.tolist(), *c] for a, b, c in zip(texts, sids, clicks, strict=True)]
+        ids, mask = pad(rows)
+        return Prompt(ids, mask, np.zeros((len(rows), 0, 4), np.float32))
+
+
+class ToyGenerator(GeneratorServer):
+    def __init__(self, sleep_s: float) -> None:
+        self.sleep_s = sleep_s
+
+    @classmethod
+    def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
+        return cls(config.sleep_ms / 1000)  # type: ignore[attr-defined]
+
+    def search(
+        self, prompt: Prompt, query_vec: np.ndarray, tree: LiveTree, beams: int, guide: Guide = "guided"
+    ) -> SearchResult:
+        """A plain beam search over the legal, live children."""
+        if beams == 13:
+            raise UsageError("beams: 13 brings bad luck")
+        time.sleep(self.sleep_s)
+        rows = [self._one(vector, tree, beams) for vector in query_vec]
+        width = max(len(leaves) for leaves, *_ in rows)
+        leaves = np.full((len(rows), width), -1, np.int32)
+        log_probs = np.full((len(rows), width), -np.inf, np.float32)
+        for at, (found, scores, *_) in enumerate(rows):
+            leaves[at, : len(found)], log_probs[at, : len(found)] = found, scores
+        return SearchResult(
+            leaves,
+            log_probs,
+            np.array([row[2] for row in rows], np.float32),
+            np.array([row[3] for row in rows], np.float32),
+            np.array([row[4] for row in rows], np.int32),
+        )
+
+    def _one(
+        self, query: np.ndarray, live: LiveTree, beams: int
+    ) -> tuple[np.ndarray, np.ndarray, float, float, list[int]]:
+        nodes, scores = np.zeros(1, np.int64), np.zeros(1, np.float32)
+        cut: list[np.ndarray] = []
+        branches = []
+        for level in range(live.tree.depth):
+            next_nodes, next_scores = [], []
+            for node, score in zip(nodes, scores, strict=True):
+                low, high = live.tree.first_child[level][node : node + 2]
+                children = np.arange(low, high)[np.isfinite(live.log_mass[level][low:high])]
+                logits = 8.0 * (live.vectors[level][children].astype(np.float32) @ query)
+                if len(children):
+                    next_nodes.append(children)
+                    next_scores.append(
+                        score + logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+                    )
+            nodes = np.concatenate([np.zeros(0, np.int64), *next_nodes])
+            scores = np.concatenate([np.zeros(0, np.float32), *next_scores])
+            branches.append(len(nodes))
+            order = np.argsort(-scores, kind="stable")
+            cut.append(scores[order[beams:]])
+            nodes, scores = nodes[order[:beams]], scores[order[:beams]].astype(np.float32)
+        lost = np.concatenate(cut)
+        dropped = float(lost.max()) if len(lost) else -np.inf
+        mass = float(np.log(np.exp(lost).sum())) if len(lost) else -np.inf
+        return nodes, scores, dropped, mass, branches
+
+
+class ToyReward(RewardServer):
+    parts = ("log_prob", "words")
+
+    def __init__(self, context: ServingContext) -> None:
+        self.words = [set(title.lower().split()) for title in context.index.items["title"].to_list()]
+
+    @classmethod
+    def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
+        return cls(context)
+
+    def score(
+        self,
+        queries: Sequence[str],
+        query_vecs: np.ndarray,
+        states: Sequence[ShopperState],
+        candidates: Candidates,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        parts = np.zeros((*candidates.items.shape, 2), dtype=np.float32)
+        parts[..., 0] = np.where(candidates.items >= 0, candidates.log_probs, 0)
+        for row, query in enumerate(queries):
+            wanted = set(query.lower().split())
+            parts[row, :, 1] = [
+                len(wanted & self.words[item]) if item >= 0 else 0 for item in candidates.items[row]
+            ]
+        totals = np.where(candidates.items >= 0, parts.sum(-1), -np.inf).astype(np.float32)
+        return totals, parts
