@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Task(Protocol):
@@ -26,7 +26,7 @@ class Progress(Protocol):
 
 class _TaskContext(Protocol):
     def __enter__(self) -> Task: ...
-    def __exit__(self, *exc: object) -> None: ...
+    def __exit__(self, *exc: Any) -> bool | None: ...
 
 
 class _SilentTask:

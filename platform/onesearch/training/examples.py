@@ -1,4 +1,4 @@
-"""What a generator learns from: prompts with a target, which is a legal SID (a leaf of the tree) or a text."""
+"""What a generator learns from: prompts with a target, a legal SID (a leaf of the tree) or a text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onesearch.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of different lengths: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``; i32 values, i64 offsets."""
+    """Rows of different lengths: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``; i32, i64."""
 
     values: np.ndarray
     offsets: np.ndarray
@@ -32,6 +32,14 @@ class Ragged:
         """Row ``at``."""
         return self.values[self.offsets[at] : self.offsets[at + 1]]
 
+    def take(self, rows: np.ndarray) -> Ragged:
+        """The rows of these numbers, in this order."""
+        starts = self.offsets[:-1][rows]
+        lengths = self.offsets[1:][rows] - starts
+        offsets = np.append(np.int64(0), np.cumsum(lengths))
+        at = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Ragged(self.values[at], offsets)
+
 
 @dataclass(frozen=True)
 class SidTask:
@@ -40,7 +48,7 @@ class SidTask:
     Attributes:
         name: e.g. ``query text → item SID``.
         prompts: N rows of ids.
-        vector: i32[N], row of ``Examples.vectors`` that is this prompt's e° (the prior's query); -1: no prior.
+        vector: i32[N], row of ``Examples.vectors``, this prompt's e° (the prior's query); -1: no prior.
         leaf: i32[N], target leaf of the tree.
         weight: f32[N], how much an example counts.
         held_out: bool[N], true for examples whose *query* is held out: for early stopping, never trained on.

@@ -19,15 +19,15 @@ class RankedLists:
         queries: Q query texts.
         query_vecs: f32[Q, D], e° of each.
         candidates: what the beams reached, [Q, K].
-        gain: f32[Q, K], how good each candidate is for the query (grade in [0, 1], or clicks and orders weighed); 0
-            where nothing is known.
-        pairs: every logged or judged pair that may be used as evidence (query, item number, clicks, orders, grade),
-            without those of the held-out queries where that would leak. Where events carry times, lists whose gain
-            comes from after a moment and pairs from before it teach what such evidence is worth.
+        gain: f32[Q, K], how good each candidate is for the query (grade in [0, 1], or clicks and orders
+            weighed); 0 where nothing is known.
+        pairs: every logged or judged pair that may be used as evidence (query, item number, clicks, orders,
+            grade), without those of the held-out queries where that would leak. Where events carry times,
+            lists whose gain comes from after a moment and pairs from before it teach what that is worth.
         items: the catalogue (item number order).
         siblings: the other components' exported folders, by role.
-        serving_pairs: every pair there is, held-out queries included: what the server may use as evidence once the
-            weights are fitted; None: the same as ``pairs``.
+        serving_pairs: every pair there is, held-out queries included: what the server may use as evidence
+            once the weights are fitted; None: the same as ``pairs``.
     """
 
     queries: list[str]
