@@ -1,0 +1,111 @@
+"""Settings of the generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A table of settings: unknown keys are errors, the text under a field is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class StageConfig(Section):
+    """How one stage of supervised training runs."""
+
+    steps: int = Field(default=4_000, ge=0)
+    """Steps of the optimiser at most; the learning rate falls to zero over them."""
+    max_minutes: float = Field(default=0.0, ge=0)
+    """Wall-clock limit of training in this stage, kept across resumes; 0: none. The learning rate reaches zero at
+    the limit, so a stage cut by time is a finished one (but two such runs are not bit-identical)."""
+    batch_size: int = Field(default=256, ge=1)
+    """Examples in a batch of a SID task."""
+    text_batch_size: int = Field(default=96, ge=1)
+    """Examples in a batch of a text task, whose loss runs over the whole text vocabulary."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Highest learning rate of AdamW (β 0.9, 0.98)."""
+    warmup: int = Field(default=200, ge=0)
+    """Steps over which the learning rate rises."""
+    eval_every: int = Field(default=500, ge=1)
+    """Steps between two looks at the held-out examples."""
+    patience: int = Field(default=4, ge=1)
+    """Stop after so many looks without a better held-out likelihood; the best weights are kept."""
+    checkpoint_every: int = Field(default=200, ge=1)
+    """Steps between two checkpoints."""
+
+
+class Seq2SeqConfig(Section):
+    """Settings of the encoder-decoder generator."""
+
+    size: Literal["tiny", "small", "base"] = "small"
+    """``small``: width 256, 3 + 3 layers, the default on CPUs. ``base``: BART-base's dimensions, width 768,
+    6 + 6 layers. ``tiny``: width 64, 1 + 1 layers, for tests and demos."""
+    start_from: str = ""
+    """Folder of published BART weights (config.json, model.safetensors, vocab.json) that ``base`` starts from."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout of every sublayer in training."""
+    prompt_limit: int = Field(default=128, ge=8)
+    """Longest prompt in tokens; longer ones are cut on the right."""
+    text_limit: int = Field(default=48, ge=2, le=512)
+    """Longest target text in tokens."""
+    head_rank: tuple[int, ...] = (0, 0, 64, 32)
+    """Rank of each level's head, 0 is full; the last number holds for all deeper levels. Deep levels have noisy
+    codes, and few free parameters keep their heads from learning training items by heart."""
+    steer_rank: int = Field(default=64, ge=0)
+    """Rank of the steering of the query vector: a low-rank product of the decoder's state with the children's
+    vectors, which also knows codes and items that were never trained on. 0 leaves it out."""
+    prior_weight: float = Field(default=20.0, ge=0)
+    """Where the weight γ of the query embedding's prior starts, an inverse temperature; it is learnt."""
+    mass_weight: float = 0.5
+    """Where the weight η of the log-popularity below a child starts; it is learnt."""
+    served_task: str = "query text → item SID"
+    """The SID task that is served: its held-out examples stop the training and fit the weights of the levels. If a
+    stage has no such task, its first SID task with held-out examples stands in."""
+    held_out_limit: int = Field(default=2_000, ge=2)
+    """Held-out examples looked at, chosen once by the seed."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of initial weights, batch order and dropout."""
+    threads: int = Field(default=0, ge=0)
+    """Threads of training; 0: what torch takes by itself."""
+    mixed_precision: bool = True
+    """Matrix products in bfloat16 where the processor or GPU computes them; weights stay float32."""
+    alignment: StageConfig = StageConfig()
+    """Stage 1: text and categories ↔ SIDs."""
+    cooccurrence: StageConfig = StageConfig()
+    """Stage 2: queries ↔ items."""
+    personalisation: StageConfig = StageConfig()
+    """Stage 3: with the shopper's behaviour."""
+    precision: Literal["int8", "fp32"] = "int8"
+    """Arithmetic of the exported graph's matrix products: int8 quantises the weights by channel and the activations
+    as they come."""
+
+    @property
+    def dimensions(self) -> Dimensions:
+        """Width, layers and heads of the size."""
+        return SIZES[self.size]
+
+    def rank_of(self, level: int) -> int:
+        """Rank of a level's head, 0: full."""
+        return self.head_rank[min(level, len(self.head_rank) - 1)] if self.head_rank else 0
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Width d, encoder and decoder layers (each), width of the feed-forward, heads, activation."""
+
+    width: int
+    layers: int
+    hidden: int
+    heads: int
+    activation: Literal["relu", "gelu"]
+
+
+SIZES: dict[str, Dimensions] = {
+    "tiny": Dimensions(64, 1, 128, 2, "relu"),
+    "small": Dimensions(256, 3, 1024, 4, "relu"),
+    "base": Dimensions(768, 6, 3072, 12, "gelu"),
+}

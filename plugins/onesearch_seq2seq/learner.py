@@ -1,0 +1,99 @@
+"""The learning half of the generator: fit stage by stage, save, load, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from onesearch.contracts.generator import GeneratorLearner, Stage
+from onesearch.errors import ArtifactError, UsageError
+from onesearch.progress import Progress
+from onesearch.training.examples import Examples
+from pydantic import BaseModel
+
+from onesearch_seq2seq.checkpoints import read_tensors, write_json, write_tensors
+from onesearch_seq2seq.config import Seq2SeqConfig, StageConfig
+from onesearch_seq2seq.model import Seq2Seq, Shape
+from onesearch_seq2seq.training import StageTrainer
+
+_STAGES: tuple[Stage, ...] = ("alignment", "cooccurrence", "personalisation")
+
+
+class Seq2SeqLearner(GeneratorLearner):
+    """Trains the network. The first :meth:`fit` makes it, from the seed (or from published weights)."""
+
+    Config: ClassVar[type[BaseModel]] = Seq2SeqConfig
+    config: Seq2SeqConfig
+
+    def __init__(self, config: BaseModel) -> None:
+        assert isinstance(config, Seq2SeqConfig)
+        super().__init__(config)
+        self.model: Seq2Seq | None = None
+
+    def fit(self, stage: Stage, examples: Examples, work: Path, progress: Progress) -> dict[str, Any]:
+        """Run one SFT stage, resumable from checkpoints in ``work``; return curves and figures.
+
+        Figures: ``held_out_nll`` and ``held_out_nll_prior_only`` (nats a path, cross-validated over the weights of
+        the parts), ``levels`` (the same level by level, with the weights), ``steps``, ``seconds``, ``curve``.
+        Raises UsageError where the examples do not fit the network or there is nothing to learn from.
+        """
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        model = self._model_for(examples)
+        settings: StageConfig = getattr(self.config, stage)
+        seed = self.config.seed * len(_STAGES) + _STAGES.index(stage)
+        return StageTrainer(model, self.config, settings, examples, work / stage, seed).run(progress)
+
+    def _model_for(self, examples: Examples) -> Seq2Seq:
+        vocabulary = examples.vocabulary
+        dimension = examples.tree.vectors[0].shape[1]
+        shape = Shape(vocabulary.size, vocabulary.text_size, tuple(examples.tree.tree.levels), dimension)
+        if self.model is None:
+            torch.manual_seed(self.config.seed)
+            self.model = Seq2Seq(shape, self.config)
+            if torch.cuda.is_available():
+                self.model.cuda()
+        elif self.model.shape != shape:
+            raise UsageError(f"the generator was trained for {self.model.shape}, the examples are of {shape}")
+        return self.model
+
+    def save(self, folder: Path) -> None:
+        """Write ``shape.json`` and ``weights.safetensors``."""
+        model = self.trained()
+        write_tensors(folder / "weights.safetensors", dict(model.state_dict()))
+        write_json(folder / "shape.json", model.shape.as_json())
+
+    @classmethod
+    def load(cls, folder: Path, config: BaseModel) -> Self:
+        """Read what :meth:`save` wrote. Raises ArtifactError naming the file that does not fit."""
+        learner = cls(config)
+        path = folder / "shape.json"
+        try:
+            about = json.loads(path.read_text())
+            shape = Shape(about["vocabulary"], about["text"], tuple(about["levels"]), about["vector"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{path}: not the shape of a generator ({error})") from error
+        weights = read_tensors(folder / "weights.safetensors")
+        learner.model = Seq2Seq(shape, learner.config).eval()
+        try:
+            learner.model.load_state_dict(weights)
+        except RuntimeError as error:
+            message = str(error).split("\n", 2)[:2]
+            raise ArtifactError(
+                f"{folder / 'weights.safetensors'}: does not fit ({' '.join(message)})"
+            ) from error
+        return learner
+
+    def export(self, folder: Path) -> None:
+        """Write the search graph and what the server needs to open it."""
+        from onesearch_seq2seq.exporting import export
+
+        export(self.trained(), self.config, folder)
+
+    def trained(self) -> Seq2Seq:
+        """The network. Raises UsageError before the first fit."""
+        if self.model is None:
+            raise UsageError("the generator has not been fitted yet")
+        return self.model

@@ -1,0 +1,280 @@
+"""Supervised training of one stage: masked loss over the legal children, early stopping on unseen queries."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from onesearch.errors import UsageError
+from onesearch.progress import Progress, Task
+from onesearch.training.examples import Examples
+from torch import Tensor
+
+from onesearch_seq2seq.batches import Batch, BatchOrder, held_out_rows
+from onesearch_seq2seq.checkpoints import Checkpoints, interruption, optimiser_tensors, restore_optimiser
+from onesearch_seq2seq.config import Seq2SeqConfig, StageConfig
+from onesearch_seq2seq.evaluation import Outcome, evaluate, states_of
+from onesearch_seq2seq.model import TEXT_START, Seq2Seq
+from onesearch_seq2seq.scoring import TreeTables, branchings, path_log_probs, training_weights
+
+_BETAS, _WEIGHT_DECAY, _CLIP = (0.9, 0.98), 0.01, 1.0
+
+
+@dataclass
+class State:
+    """Where training is; what a checkpoint holds beside tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = math.inf
+    best_step: int = -1
+    since_best: int = 0
+    finished: bool = False
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+def sid_loss(model: Seq2Seq, tables: TreeTables, batch: Batch, vectors: Tensor) -> Tensor:
+    """Weighted mean of -log p(SID | prompt), each level over the legal live children of the prefix."""
+    states, query, leaf = states_of(model, tables, batch, vectors)
+    choices = branchings(model, tables, states, query, leaf)
+    losses = -path_log_probs(choices, training_weights(model), len(leaf)).sum(dim=1)
+    weight = torch.from_numpy(batch.weight).to(losses.device)
+    return (losses * weight).sum() / weight.sum()
+
+
+def text_loss(model: Seq2Seq, batch: Batch, device: torch.device) -> Tensor:
+    """Weighted mean over examples of the mean next-token loss of their target texts."""
+    assert batch.targets is not None and batch.target_mask is not None, "a batch of a text task"
+    targets = torch.from_numpy(batch.targets).to(device)
+    mask = torch.from_numpy(batch.target_mask).to(device)
+    inputs = F.pad(targets[:, :-1], (1, 0), value=TEXT_START)
+    memory, seen = model.encode(
+        torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.mask).to(device)
+    )
+    logits = model.text_logits(model.decode(inputs, memory, seen)[mask])
+    losses = F.cross_entropy(logits.float(), targets[mask], reduction="none")
+    counts = mask.sum(dim=1)
+    weight = (torch.from_numpy(batch.weight).to(device) / counts.clamp(min=1)).repeat_interleave(counts)
+    return (losses * weight).sum() / weight.sum()
+
+
+class StageTrainer:
+    """One stage of training, resumable from the checkpoints in ``work``."""
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        config: Seq2SeqConfig,
+        stage: StageConfig,
+        examples: Examples,
+        work: Path,
+        seed: int,
+    ) -> None:
+        self.model, self.config, self.stage, self.examples, self.seed = model, config, stage, examples, seed
+        self.device = next(model.parameters()).device
+        self.tables = TreeTables.of(examples.tree, self.device)
+        self.vectors = torch.from_numpy(np.array(examples.vectors)).to(self.device)
+        self.order = BatchOrder(examples, stage, seed, config.prompt_limit, config.text_limit)
+        self.held_out = held_out_rows(examples, config.served_task, config.held_out_limit, seed)
+        self.checkpoints = Checkpoints(work, fingerprint(model, config, stage, examples, seed))
+        self.state, self.best = State(), dict[str, Tensor]()
+
+    def run(self, progress: Progress) -> dict[str, Any]:
+        """Train to the end of the stage, leave the best weights in the model, return figures and curves."""
+        if not self._resume(progress):
+            self._start_prior(progress)
+        with progress.task("training", total=self.stage.steps) as task, interruption() as interrupted:
+            task.advance(self.state.step)
+            while not self.state.finished:
+                self._step(task, progress)
+                if interrupted():
+                    self._save()
+                    raise KeyboardInterrupt
+        return self._finish(progress)
+
+    def _resume(self, progress: Progress) -> bool:
+        found = self.checkpoints.read()
+        weight_decay = [p for p in self.model.parameters() if p.dim() > 1]
+        plain = [p for p in self.model.parameters() if p.dim() <= 1]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": weight_decay, "weight_decay": _WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}],
+            lr=self.stage.learning_rate,
+            betas=_BETAS,
+            fused=True,
+        )
+        if found is None:
+            return False
+        state, tensors, self.best = found
+        self.state = State(**{name: state[name] for name in State.__dataclass_fields__})
+        self.model.load_state_dict(
+            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        )
+        restore_optimiser(self.optimiser, tensors)
+        progress.say(f"resumed at step {self.state.step} of {self.stage.steps}")
+        return True
+
+    def _start_prior(self, progress: Progress) -> None:
+        """Start the prior's weights where held-out queries want them, so that the network need not learn them."""
+        outcome = self._look()
+        if outcome is None:
+            return
+        fitted = torch.from_numpy(outcome.served()).to(self.device)
+        untrained = not any(bool(head.weight.any()) for head in _last_layers(self.model))
+        if untrained:
+            with torch.no_grad():
+                self.model.log_prior.copy_(fitted[4].clamp(min=1e-3).log())
+                self.model.mass.copy_(fitted[5])
+        self._note(outcome, progress)
+
+    def _step(self, task: Task, progress: Progress) -> None:
+        if self.state.step >= self.stage.steps or self._spent() >= 1:
+            self.state.finished = True
+            self._save()
+            return
+        began = time.monotonic()
+        step = self.state.step
+        loss = self._learn(self.order.batch(step), step)
+        self.state.step += 1
+        self.state.seconds += time.monotonic() - began
+        if step % 20 == 0:
+            task.advance(0, note=f"loss {loss:.3f} · {self.state.step / self.state.seconds:.1f} steps/s")
+        task.advance(1)
+        if self.state.step % self.stage.eval_every == 0 and self.state.step < self.stage.steps:
+            self._look_and_judge(loss, progress)
+        if self.state.step % self.stage.checkpoint_every == 0 or self.state.finished:
+            self._save()
+
+    def _learn(self, batch: Batch, step: int) -> float:
+        torch.manual_seed(hash((self.seed, step)) & 0x7FFFFFFF)  # dropout repeats after a resume
+        self.model.train()
+        rate = self.stage.learning_rate * self._rate(step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        with self._precision():
+            if batch.leaf is not None:
+                loss = sid_loss(self.model, self.tables, batch, self.vectors)
+            else:
+                loss = text_loss(self.model, batch, self.device)
+        if not torch.isfinite(loss):
+            raise UsageError(
+                f"training diverged at step {step}: the loss is {loss.item()}; lower the learning rate"
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP)
+        self.optimiser.step()
+        return loss.item()
+
+    def _rate(self, step: int) -> float:
+        """Factor of the learning rate: linear warm-up, then a cosine to zero at the last step or minute."""
+        done = max(step / max(1, self.stage.steps), self._spent())
+        return min(1.0, (step + 1) / max(1, self.stage.warmup)) * (
+            0.5 + 0.5 * math.cos(math.pi * min(done, 1.0))
+        )
+
+    def _spent(self) -> float:
+        """Share of the allowed time that is spent."""
+        return self.state.seconds / (60 * self.stage.max_minutes) if self.stage.max_minutes else 0.0
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.config.mixed_precision and _has_bf16()
+        )
+
+    def _look(self) -> Outcome | None:
+        if self.held_out is None:
+            return None
+        with self._precision():
+            return evaluate(self.model, self.tables, self.examples, *self.held_out, self.vectors)
+
+    def _look_and_judge(self, loss: float, progress: Progress) -> None:
+        began = time.monotonic()
+        outcome = self._look()
+        if outcome is not None:
+            self._note(outcome, progress, loss)
+            self.state.finished = self.state.since_best >= self.stage.patience
+        self.state.seconds += time.monotonic() - began
+
+    def _note(self, outcome: Outcome, progress: Progress, loss: float | None = None) -> None:
+        """Keep the weights if they are the best so far, with the fitted weights of the parts."""
+        entry = {
+            "step": self.state.step,
+            "loss": loss,
+            "held_out_nll": outcome.guided,
+            "prior_only": outcome.alone,
+        }
+        self.state.curve.append({**entry, "seconds": round(self.state.seconds, 1)})
+        shown = "" if loss is None else f" · loss {loss:.3f}"
+        against = f"{outcome.guided:.4f} nats a path (prior alone {outcome.alone:.4f})"
+        progress.say(f"step {self.state.step}: held out {against}{shown}")
+        if outcome.guided < self.state.best:
+            with torch.no_grad():
+                self.model.served.copy_(torch.from_numpy(outcome.served()))
+            self.state.best, self.state.best_step, self.state.since_best = outcome.guided, self.state.step, 0
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        else:
+            self.state.since_best += 1
+
+    def _save(self) -> None:
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors.update(optimiser_tensors(self.optimiser))
+        self.checkpoints.write(vars(self.state), tensors, self.best, self.state.best_step)
+
+    def _finish(self, progress: Progress) -> dict[str, Any]:
+        last = self._look()
+        figures: dict[str, Any] = {}
+        if last is not None:
+            self._note(last, progress)
+            self.model.load_state_dict(self.best)
+            outcome = last if self.state.best_step == self.state.step else self._look()
+            assert outcome is not None
+            figures = outcome.figures()
+        else:
+            # Nothing was held out: the weights the network was trained with are all there is to go by.
+            with torch.no_grad():
+                weights = training_weights(self.model)
+                self.model.served.copy_(torch.cat([weights, weights[2:]]))
+        self.model.eval()
+        return {
+            **figures,
+            "steps": self.state.step,
+            "best_step": self.state.best_step,
+            "seconds": round(self.state.seconds, 1),
+            "curve": self.state.curve,
+        }
+
+
+def fingerprint(
+    model: Seq2Seq, config: Seq2SeqConfig, stage: StageConfig, examples: Examples, seed: int
+) -> str:
+    """What a checkpoint must agree with: settings, initial weights, tree and examples."""
+    digest = hashlib.sha256(f"{config.model_dump_json()}{stage.model_dump_json()}{seed}".encode())
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy())
+    for code in (*examples.tree.tree.code, *examples.tree.log_mass, examples.vectors):
+        digest.update(np.ascontiguousarray(code))
+    for task in (*examples.sid_tasks, *examples.text_tasks):
+        digest.update(f"{task.name}:{examples.share.get(task.name)}".encode())
+        for array in vars(task).values():
+            if not isinstance(array, str):
+                digest.update(np.ascontiguousarray(array if isinstance(array, np.ndarray) else array.values))
+    return digest.hexdigest()
+
+
+def _last_layers(model: Seq2Seq) -> list[torch.nn.Module]:
+    return [getattr(head, "up", head) for head in (*model.heads, *model.steer)]
+
+
+def _has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; emulated it is slower than float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported())
