@@ -60,6 +60,10 @@ class TrainingConfig(Section):
     """Share of the queries that no learner sees: for early stopping, fitting weights, and the reward."""
     relevant_grade: float = Field(default=0.66, ge=0, le=1)
     """From this judged relevance in [0, 1] on a query and an item count as a pair."""
+    half_life_days: float = Field(default=14.0, gt=0)
+    """Half-life of an event's weight in pairs and popularity: what was clicked yesterday says more."""
+    pseudo_queries: int = Field(default=2, ge=0)
+    """Pseudo-queries cut from each item's title and attributes, as examples beside the logs."""
     vocabulary_size: int = Field(default=16_000, ge=512, le=250_000)
     """Number of text tokens learnt from titles and queries."""
     reward_queries: int = Field(default=2_000, ge=1)
@@ -124,7 +128,7 @@ class Config:
         return self.plugins.offer(role, self.names[role]), self.settings[role]
 
     def dump(self, documented: bool = False) -> str:
-        """All effective values as TOML that :func:`parse_config` reads; ``documented`` adds what they are."""
+        """All effective values as TOML that :func:`parse_config` reads; ``documented`` adds what they mean."""
         tables: dict[str, BaseModel | dict[str, Any]] = {}
         for role in ROLES:
             tables[role] = {"name": self.names[role]}

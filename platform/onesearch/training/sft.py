@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onesearch.training.corpus import Corpus
+from onesearch.training.corpus import PAIR_LIMIT, Corpus
 from onesearch.training.examples import Examples, Ragged, SidTask, TextTask
 from onesearch.training.pseudo import item_texts
 from onesearch.vocabulary import CATEGORY, EOS, ITEM, MASK, QUERY, Vocabulary
@@ -27,6 +27,8 @@ SERVED_TASK = "query text → item SID"
 PSEUDO_TASK = "pseudo-query → item SID"
 TEXT_LIMIT = 40
 """Tokens of a text in prompts and targets, end mark aside."""
+HEAVIEST = 2.0
+"""An example weighs at most so many times as much as the median pair."""
 
 
 def alignment(corpus: Corpus) -> Examples:
@@ -95,8 +97,7 @@ def alignment(corpus: Corpus) -> Examples:
 
 def cooccurrence(corpus: Corpus) -> Examples:
     """Stage 2."""
-    query, item = (corpus.pairs[name].to_numpy() for name in ("query", "item"))
-    weight = corpus.pairs["weight"].to_numpy().astype(np.float32)
+    query, item, weight = _pairs(corpus)
     held_out = corpus.held_out[query]
     trained = ~held_out
     query_texts = _TextIds(corpus.vocabulary, corpus.queries)
@@ -162,8 +163,7 @@ def cooccurrence(corpus: Corpus) -> Examples:
 
 def _served_task(corpus: Corpus, held_out_only: bool = False) -> SidTask:
     """Query text → item SID. Stage 1 keeps only the held-out examples: to stop early by."""
-    query, item = (corpus.pairs[name].to_numpy() for name in ("query", "item"))
-    weight = corpus.pairs["weight"].to_numpy().astype(np.float32)
+    query, item, weight = _pairs(corpus)
     keep = np.flatnonzero(corpus.held_out[query]) if held_out_only else np.arange(len(query))
     return SidTask(
         SERVED_TASK,
@@ -173,6 +173,20 @@ def _served_task(corpus: Corpus, held_out_only: bool = False) -> SidTask:
         weight[keep],
         corpus.held_out[query[keep]],
     )
+
+
+def _pairs(corpus: Corpus) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Query, item and weight of the pairs; one that weighs much is repeated and its weight shared out.
+
+    A learner draws examples evenly and weighs their losses: a few very heavy ones would rule a batch.
+    """
+    query, item, weight = (corpus.pairs[name].to_numpy() for name in ("query", "item", "weight"))
+    if not len(weight):
+        return query, item, weight.astype(np.float32)
+    most = max(HEAVIEST * float(np.median(weight)), float(weight.sum()) / PAIR_LIMIT)
+    times = np.ceil(weight / most).astype(np.int64)
+    rows = np.repeat(np.arange(len(weight)), times)
+    return query[rows], item[rows], (weight / times).astype(np.float32)[rows]
 
 
 def _pseudo_task(corpus: Corpus) -> SidTask:

@@ -1,0 +1,156 @@
+"""``onesearch release``: list, show, verify, promote and roll back releases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from onesearch.cli._output import out, print_json, table
+from onesearch.contracts.offers import ROLES
+from onesearch.releases.manifest import Manifest
+from onesearch.releases.registry import Registry, find_release
+from onesearch.releases.release import Release
+
+app = typer.Typer(no_args_is_help=True, help="List, show, verify, promote and roll back releases.")
+
+Releases = Annotated[Path, typer.Option("--releases", help="Folder of releases.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+RELEASES = Path("releases")
+
+
+@app.command("list")
+def list_releases(releases: Releases = RELEASES, as_json: Json = False) -> None:
+    """List all releases, the newest first; * marks the champion."""
+    entries = Registry(releases).listing()
+    if as_json:
+        print_json(
+            {
+                "champion": next((entry.name for entry in entries if entry.champion), None),
+                "releases": [
+                    {"name": entry.name, "champion": entry.champion, "problem": entry.problem or None}
+                    | (_about(entry.manifest) if entry.manifest else {})
+                    for entry in entries
+                ],
+            }
+        )
+        return
+    rows: list[list[object]] = []
+    for entry in entries:
+        mark = Text("*", style="bold green") if entry.champion else ""
+        if entry.manifest is None:
+            rows.append([mark, entry.name, None, None, None, Text(entry.problem, style="red")])
+            continue
+        parts = " · ".join(entry.manifest.components[role].component for role in ROLES)
+        created = f"{entry.manifest.created:%Y-%m-%d %H:%M}"
+        rows.append([mark, entry.name, created, _items(entry.manifest), _megabytes(entry.manifest), parts])
+    columns = ("", "release", "created (UTC)", "items", "MB", "tokenizer · user encoder · generator · reward")
+    out.print(table(f"releases in {releases}", columns, rows) if rows else f"no releases in {releases}")
+
+
+@app.command()
+def show(release: str, releases: Releases = RELEASES, as_json: Json = False) -> None:
+    """Show a release's components, figures and files. RELEASE is a name or a folder."""
+    folder = _folder(release, releases)
+    manifest = Manifest.read(folder)
+    if as_json:
+        print_json(manifest.model_dump(mode="json") | {"path": folder, "content": manifest.content_hash()})
+        return
+    out.print(f"[bold]{manifest.name}[/bold]  {folder}", highlight=False)
+    out.print(
+        f"created {manifest.created:%Y-%m-%d %H:%M} UTC · onesearch {manifest.onesearch} · "
+        f"{_megabytes(manifest):.1f} MB · content {manifest.content_hash()[:12]} · "
+        f"store {manifest.store[:12]}\n"
+    )
+    components = [
+        [role.replace("_", " "), entry.component, entry.distribution, entry.version]
+        for role, entry in manifest.components.items()
+    ]
+    out.print(table("components", ("role", "component", "distribution", "version"), components))
+    from onesearch.training.run import brief
+
+    figures = [[stage, brief(values)] for stage, values in manifest.metrics.items()]
+    if figures:
+        out.print(table("\nfigures of training", ("stage", "figures"), figures))
+    sizes: dict[str, int] = {}
+    for path, file in manifest.files.items():
+        part = "/".join(path.split("/")[: 2 if path.startswith("learners/") else 1])
+        sizes[part] = sizes.get(part, 0) + file.size
+    files = [[part, round(size / 1e6, 2)] for part, size in sorted(sizes.items())]
+    out.print(table("\nfiles", ("part", "MB"), files))
+
+
+@app.command()
+def verify(release: str, releases: Releases = RELEASES, as_json: Json = False) -> None:
+    """Read every byte of a release, and look whether its plugins are installed."""
+    opened = Release.open(_folder(release, releases))
+    opened.require_plugins()
+    answer = {
+        "name": opened.name,
+        "path": opened.path,
+        "files": len(opened.manifest.files),
+        "content": opened.manifest.content_hash(),
+        "valid": True,
+    }
+    if as_json:
+        print_json(answer)
+    else:
+        out.print(f"{opened.name}: {answer['files']} files as they were written, all plugins are installed")
+
+
+@app.command()
+def promote(name: str, releases: Releases = RELEASES, as_json: Json = False) -> None:
+    """Make a release the champion, after verifying it."""
+    registry = Registry(releases)
+    registry.promote(name)
+    _tell(registry, as_json)
+
+
+@app.command()
+def rollback(releases: Releases = RELEASES, as_json: Json = False) -> None:
+    """Make the previous champion the champion again, after verifying it."""
+    registry = Registry(releases)
+    registry.rollback()
+    _tell(registry, as_json)
+
+
+def _tell(registry: Registry, as_json: bool) -> None:
+    history = registry.history()
+    if as_json:
+        print_json(
+            {
+                "champion": registry.champion(),
+                "history": [change.model_dump(mode="json") for change in history],
+            }
+        )
+        return
+    rows = [[f"{change.at:%Y-%m-%d %H:%M:%S}", change.how, change.name] for change in history[-10:]]
+    out.print(f"champion: [bold green]{registry.champion()}[/bold green]\n")
+    out.print(table("changes of champion", ("when (UTC)", "how", "release"), rows))
+
+
+def _folder(release: str, releases: Path) -> Path:
+    """The folder of a release given by name, or by path."""
+    registry = Registry(releases)
+    return registry.path(release) if release in registry.names() else find_release(release)
+
+
+def _about(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "created": manifest.created.isoformat(),
+        "items": _items(manifest),
+        "mb": _megabytes(manifest),
+        "content": manifest.content_hash(),
+        "components": {role: entry.component for role, entry in manifest.components.items()},
+    }
+
+
+def _items(manifest: Manifest) -> int | None:
+    items = manifest.metrics.get("index", {}).get("items")
+    return items if isinstance(items, int) else None
+
+
+def _megabytes(manifest: Manifest) -> float:
+    return round(sum(file.size for file in manifest.files.values()) / 1e6, 1)
