@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,8 +49,8 @@ def items(count: int = 400) -> pl.DataFrame:
 
 
 @contextmanager
-def installed(folder: Path) -> Iterator[tuple[Plugins, str]]:
-    """The toy as an installed distribution: its plugins, and the PYTHONPATH under which others see it."""
+def installed(folder: Path) -> Iterator[Plugins]:
+    """The toy as an installed distribution of this process."""
     about = folder / "onesearch_toy-0.1.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: onesearch-toy\nVersion: 0.1\n")
@@ -57,10 +58,27 @@ def installed(folder: Path) -> Iterator[tuple[Plugins, str]]:
     added = [str(folder), str(HERE)]
     sys.path[:0] = added
     try:
-        yield collect(entry_points(group=GROUP)), ":".join(added)
+        yield collect(entry_points(group=GROUP))
     finally:
         for path in added:
             sys.path.remove(path)
+
+
+def environment(folder: Path, serving: Path, site: Path) -> Path:
+    """A serving environment with the toy installed (in ``site``), on top of another one; returns its Python.
+
+    Triton's Python backend runs an isolated interpreter, so a PYTHONPATH would not do.
+    """
+    told = subprocess.run(
+        [serving, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    subprocess.run([serving, "-m", "venv", "--without-pip", folder], check=True)
+    packages = next(folder.glob("lib/python*/site-packages"))
+    (packages / "below.pth").write_text(
+        f"import site; site.addsitedir({told.stdout.strip()!r})\n{site}\n{HERE}\n"
+    )
+    return folder / "bin" / "python"
 
 
 def write(

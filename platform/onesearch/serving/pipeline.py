@@ -17,13 +17,12 @@ from onesearch.contracts.user_encoder import Prompt, ShopperState, UserEncoderSe
 from onesearch.index import Filters
 from onesearch.serving import steps
 from onesearch.serving.catalogue import ItemTable
-from onesearch.serving.requests import Explanation, Hit, Limits, SearchAnswer, SearchRequest
+from onesearch.serving.requests import EXPLAINED_BEAMS, Explanation, Hit, Limits, SearchAnswer, SearchRequest
 
 if TYPE_CHECKING:
     from onesearch.releases.release import Release
 
 __all__ = ["Pipeline", "Retrieved", "SearchAnswer", "SearchRequest"]
-EXPLAINED_BEAMS = 10
 
 
 @dataclass(frozen=True)

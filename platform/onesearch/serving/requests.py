@@ -16,6 +16,7 @@ GUIDES: tuple[str, ...] = get_args(Guide)
 # Tabs and line ends are blanks that people paste; every other control character is a mistake or an attack.
 _BLANKS = str.maketrans("\t\n\r", "   ")
 MAX_FILTER_VALUES = 64
+EXPLAINED_BEAMS = 10
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def _toy() -> ModuleType:
 @pytest.fixture(scope="session")
 def toy_release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     toy, folder = _toy(), tmp_path_factory.mktemp("toy")
-    with toy.installed(folder / "site") as (plugins, _):
+    with toy.installed(folder / "site") as plugins:
         yield toy.write(folder / "releases", plugins)
 
 

@@ -1,0 +1,77 @@
+"""Small structures as the text tensors of the Triton models: filters, shopper state, notes on a query."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from onesearch.contracts.tokenizer import Keyword
+from onesearch.contracts.user_encoder import ShopperState
+from onesearch.errors import UsageError
+from onesearch.index import Filters
+
+CATEGORY_SEPARATOR = "\x1f"
+
+
+def write_filters(filters: Filters) -> bytes:
+    """Filters as JSON; no filters are empty bytes."""
+    return _json({name: value for name, value in asdict(filters).items() if value not in ((), None, False)})
+
+
+def read_filters(raw: bytes) -> Filters:
+    """What :func:`write_filters` wrote. Raises UsageError where it is something else."""
+    values = _object(raw, "FILTERS")
+    for name in ("category", "brands"):
+        if name in values:
+            values[name] = tuple(map(str, values[name]))
+    try:
+        return Filters(**values)
+    except TypeError as error:
+        raise UsageError(f"FILTERS: {error}") from error
+
+
+def write_state(state: ShopperState) -> bytes:
+    """A shopper's state as JSON; one that nothing is known of is empty bytes."""
+    return _json({name: value for name, value in asdict(state).items() if value})
+
+
+def read_state(raw: bytes) -> ShopperState:
+    """What :func:`write_state` wrote. Raises UsageError where it is something else."""
+    values = _object(raw, "STATE")
+    for name in ("clicks", "orders", "queries"):
+        if name in values:
+            values[name] = tuple(values[name])
+    try:
+        return ShopperState(**values)
+    except TypeError as error:
+        raise UsageError(f"STATE: {error}") from error
+
+
+def write_notes(keywords: Sequence[Keyword], meanings: Sequence[str]) -> bytes:
+    """What a tokenizer says about a query, as JSON."""
+    return _json({"keywords": [[word.text, word.attribute] for word in keywords], "meanings": list(meanings)})
+
+
+def read_notes(raw: bytes) -> tuple[tuple[Keyword, ...], tuple[str, ...]]:
+    """Keywords and one meaning a code, as :func:`write_notes` wrote them."""
+    values = _object(raw, "NOTES")
+    keywords = tuple(Keyword(text, attribute) for text, attribute in values.get("keywords", ()))
+    return keywords, tuple(values.get("meanings", ()))
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode() if values else b""
+
+
+def _object(raw: bytes, name: str) -> dict[str, Any]:
+    if not raw:
+        return {}
+    try:
+        values = json.loads(raw)
+    except ValueError as error:
+        raise UsageError(f"{name}: not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{name}: a JSON object belongs here")
+    return values

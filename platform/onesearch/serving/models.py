@@ -1,0 +1,320 @@
+"""What the Triton models do: tensors in, one step of :mod:`onesearch.serving.steps`, tensors out.
+
+Triton's Python backend makes one process of each model. ``execute`` gets a list of requests; those of one
+kind are put together, run once, and taken apart again. Tensors are those of the model's ``config.pbtxt``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from onesearch.compiling.runtime import Runtime
+from onesearch.contracts.generator import Guide
+from onesearch.contracts.reward import Candidates
+from onesearch.contracts.user_encoder import Prompt, ShopperState
+from onesearch.errors import OneSearchError, ServingError, UsageError
+from onesearch.releases.release import Release
+from onesearch.serving import codecs, steps
+from onesearch.serving.catalogue import ItemTable
+from onesearch.serving.requests import EXPLAINED_BEAMS, GUIDES
+
+Tensors = dict[str, np.ndarray]
+# What fills a tensor where a request is narrower than the widest of its batch; zero where not named.
+_FILL = {"ITEMS": -1, "LOG_PROBS": -np.inf}
+NUMPY_TRAP = (
+    "Triton's Python backend was built for numpy 1, but its Python has numpy {version}: it would silently"
+    " make empty tensors. Serve from an environment with numpy<2 (make .venv-serving)."
+)
+
+
+class Model(ABC):
+    """One model of the repository, as Triton's Python backend wants it."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Open the part of the release that this model runs."""
+        if int(np.__version__.split(".")[0]) >= 2:
+            raise ServingError(NUMPY_TRAP.format(version=np.__version__))
+        backend = importlib.import_module("triton_python_backend_utils")  # exists only inside Triton
+
+        self._backend = backend
+        about = json.loads(args["model_config"])
+        self.inputs = tuple(tensor["name"] for tensor in about["input"])
+        self.outputs = tuple(tensor["name"] for tensor in about["output"])
+        settings = {name: value["string_value"] for name, value in about["parameters"].items()}
+        # Whoever started the server has verified the release; sizes are checked again.
+        release = Release.open(Path(settings["release"]), verify=False)
+        self.open(release, Runtime(threads=int(settings["threads"])))
+
+    @abstractmethod
+    def open(self, release: Release, runtime: Runtime) -> None:
+        """Open components."""
+
+    @abstractmethod
+    def run(self, batch: Tensors) -> Tensors:
+        """One step for a batch; every tensor's first axis is the batch."""
+
+    def kind(self, tensors: Tensors) -> Hashable:
+        """Requests of the same kind may share a batch."""
+        return None
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer a list of requests, one response each, in their order."""
+        batches = [self._read(request) for request in requests]
+        groups: dict[Hashable, list[int]] = {}
+        for at, batch in enumerate(batches):
+            groups.setdefault(self.kind(batch), []).append(at)
+        responses: list[Any] = [None] * len(requests)
+        for members in groups.values():
+            for at, response in zip(members, self._answer([batches[at] for at in members]), strict=True):
+                responses[at] = response
+        return responses
+
+    def _answer(self, batches: list[Tensors]) -> list[Any]:
+        try:
+            merged = self.run(merge(batches))
+        except Exception as error:
+            if len(batches) > 1:  # one bad request must not spoil the others
+                return [self._answer([batch])[0] for batch in batches]
+            return [self._backend.InferenceResponse(error=self._error(error))]
+        answers, start = [], 0
+        for batch in batches:
+            end = start + len(batch[self.inputs[0]])
+            tensors = [self._write(name, merged[name][start:end]) for name in self.outputs]
+            answers.append(self._backend.InferenceResponse(output_tensors=tensors))
+            start = end
+        return answers
+
+    def _read(self, request: Any) -> Tensors:
+        return {
+            name: self._backend.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs
+        }
+
+    def _write(self, name: str, array: np.ndarray) -> Any:
+        return self._backend.Tensor(name, np.ascontiguousarray(array))
+
+    def _error(self, error: Exception) -> Any:
+        """Errors of the request are told from errors of ours by their code."""
+        codes = self._backend.TritonError
+        if isinstance(error, UsageError):
+            return codes(str(error), codes.INVALID_ARG)
+        message = str(error) if isinstance(error, OneSearchError) else f"{type(error).__name__}: {error}"
+        return codes(message, codes.INTERNAL)
+
+
+class TokenizerModel(Model):
+    """Query text → e°, SID, notes."""
+
+    def open(self, release: Release, runtime: Runtime) -> None:
+        """Open the tokenizer."""
+        self._tokenizer = cast(steps.TokenizerServer, release.server("tokenizer", release.context(runtime)))
+
+    def run(self, batch: Tensors) -> Tensors:
+        """Encode; keywords and meanings only where EXPLAIN asks for them."""
+        queries = texts(batch["QUERY"])
+        vectors, sids = steps.encode(self._tokenizer, queries)
+        notes = [b""] * len(queries)
+        for row in np.flatnonzero(batch["EXPLAIN"][:, 0]):
+            found = self._tokenizer.keywords([queries[row]])[0]
+            notes[row] = codecs.write_notes(found, self._tokenizer.describe(sids[row].tolist()))
+        return {"QUERY_VEC": vectors, "QUERY_SID": sids, "NOTES": strings([[note] for note in notes])}
+
+
+class UserEncoderModel(Model):
+    """Shopper state and query → prompt."""
+
+    def open(self, release: Release, runtime: Runtime) -> None:
+        """Open the user encoder."""
+        server = release.server("user_encoder", release.context(runtime))
+        self._user_encoder = cast(steps.UserEncoderServer, server)
+
+    def run(self, batch: Tensors) -> Tensors:
+        """Build prompts."""
+        built = steps.prompt(
+            self._user_encoder, states(batch["STATE"]), texts(batch["QUERY"]), batch["QUERY_SID"]
+        )
+        return {"PROMPT_IDS": built.ids, "PROMPT_MASK": built.mask, "PREFIX": built.prefix}
+
+
+class GeneratorModel(Model):
+    """Prompt → live items."""
+
+    def open(self, release: Release, runtime: Runtime) -> None:
+        """Open the generator."""
+        context = release.context(runtime)
+        self._generator = cast(steps.GeneratorServer, release.server("generator", context))
+        self._trees = steps.Trees(context.index)
+
+    def run(self, batch: Tensors) -> Tensors:
+        """Search."""
+        prompt = Prompt(batch["PROMPT_IDS"], batch["PROMPT_MASK"], batch["PREFIX"])
+        columns = zip(batch["BEAMS"][:, 0], batch["GUIDE"][:, 0], batch["FILTERS"][:, 0], strict=True)
+        options = [
+            steps.SearchOptions(int(beams), _guide(guide), codecs.read_filters(filters))
+            for beams, guide, filters in columns
+        ]
+        result, candidates = steps.retrieve(self._generator, self._trees, prompt, batch["QUERY_VEC"], options)
+        return {
+            "ITEMS": candidates.items,
+            "LOG_PROBS": candidates.log_probs.astype(np.float32, copy=False),
+            "GENERATION": np.full((len(options), 1), self._trees.generation, dtype=np.int64),
+            "FOUND": column((result.leaves >= 0).sum(axis=1), np.int32),
+            "EXACT": column(steps.exact_count(result), np.int32),
+            "DROPPED": column(result.dropped, np.float32),
+            "DROPPED_MASS": column(result.dropped_mass, np.float32),
+            "BRANCHES": result.branches.astype(np.int32),
+        }
+
+
+class RewardModel(Model):
+    """Candidates → order, totals, parts."""
+
+    def open(self, release: Release, runtime: Runtime) -> None:
+        """Open the reward."""
+        context = release.context(runtime)
+        self._generation = context.index.live.generation
+        self._reward = cast(steps.RewardServer, release.server("reward", context))
+
+    def kind(self, tensors: Tensors) -> Hashable:
+        """With and without the reward the score has other parts."""
+        return bool(tensors["RERANK"].all())
+
+    def run(self, batch: Tensors) -> Tensors:
+        """Score and sort."""
+        same_generation(batch, self._generation)
+        rerank = bool(batch["RERANK"].all())
+        if rerank != bool(batch["RERANK"].any()):
+            raise UsageError("RERANK: one request has one value")
+        reward = self._reward if rerank else None
+        queries, candidates = texts(batch["QUERY"]), Candidates(batch["ITEMS"], batch["LOG_PROBS"])
+        ranked = steps.rank(reward, queries, batch["QUERY_VEC"], states(batch["STATE"]), candidates)
+        names = [name.encode() for name in steps.part_names(reward)]
+        return {
+            "ORDER": ranked.order,
+            "TOTALS": ranked.totals,
+            "PARTS": ranked.parts,
+            "PART_NAMES": strings([names] * len(queries)),
+        }
+
+
+class ResolverModel(Model):
+    """One page of the order → rows of items."""
+
+    def open(self, release: Release, runtime: Runtime) -> None:
+        """Read the item rows."""
+        self._table = ItemTable.load(release.path / "index")
+
+    def kind(self, tensors: Tensors) -> Hashable:
+        """Nothing is gained by putting pages of different lengths together."""
+        return id(tensors)
+
+    def run(self, batch: Tensors) -> Tensors:
+        """Look the rows up."""
+        same_generation(batch, self._table.generation)
+        return merge([self._page(batch, row) for row in range(len(batch["K"]))])
+
+    def _page(self, batch: Tensors, row: int) -> Tensors:
+        candidates = Candidates(batch["ITEMS"], batch["LOG_PROBS"])
+        ranked = steps.Ranked(batch["ORDER"], batch["TOTALS"], batch["PARTS"])
+        k, offset = int(batch["K"][row, 0]), int(batch["OFFSET"][row, 0])
+        at = steps.page(ranked, candidates, row, k, offset)
+        rows = self._table.rows(candidates.items[row, at])
+        beams = steps.best_sids(self._table.sids, candidates, row, EXPLAINED_BEAMS)
+        missing = steps.missing_bound(
+            float(batch["DROPPED_MASS"][row, 0]), candidates.log_probs[row], offset + k
+        )
+        levels = self._table.sids.shape[1]
+        # Not every client copes with tensors without elements: an empty page has one row of blanks.
+        blank = not rows
+        return {
+            "COUNT": np.array([[len(rows)]], dtype=np.int32),
+            "ITEM_ID": strings([[item.item_id.encode() for item in rows] or [b""]]),
+            "TITLE": strings([[item.title.encode() for item in rows] or [b""]]),
+            "CATEGORY": strings(
+                [[codecs.CATEGORY_SEPARATOR.join(item.category).encode() for item in rows] or [b""]]
+            ),
+            "BRAND": strings([[item.brand.encode() for item in rows] or [b""]]),
+            "PRICE": np.array([[np.nan if item.price is None else item.price for item in rows] or [np.nan]]),
+            "IN_STOCK": np.array([[item.in_stock for item in rows] or [False]]),
+            "SID": np.array([[item.sid for item in rows] or [(0,) * levels]], dtype=np.int32),
+            "SCORE": np.zeros((1, 1), np.float32) if blank else ranked.totals[row : row + 1, at],
+            "LOG_PROB": np.zeros((1, 1), np.float32) if blank else candidates.log_probs[row : row + 1, at],
+            "SCORE_PARTS": ranked.parts[row : row + 1, at if len(at) else [0]],
+            "BEAM_SIDS": np.array([[sid for sid, _ in beams] or [(0,) * levels]], dtype=np.int32),
+            "BEAM_LOG_PROBS": np.array([[score for _, score in beams] or [-np.inf]], dtype=np.float32),
+            "MISSING": np.array([[-1 if missing is None else missing]], dtype=np.int32),
+        }
+
+
+def merge(batches: Sequence[Tensors]) -> Tensors:
+    """Put requests together along the batch axis; narrower ones are padded."""
+    if len(batches) == 1:
+        return batches[0]
+    return {name: _stack(name, [batch[name] for batch in batches]) for name in batches[0]}
+
+
+def _stack(name: str, arrays: list[np.ndarray]) -> np.ndarray:
+    shapes = {array.shape[1:] for array in arrays}
+    if len(shapes) == 1:
+        return np.concatenate(arrays)
+    widest = tuple(max(sizes) for sizes in zip(*shapes, strict=True))
+    first = arrays[0]
+    fill: Any = b"" if first.dtype == object else _FILL.get(name, 0)
+    stacked = np.full((sum(map(len, arrays)), *widest), fill, dtype=first.dtype)
+    start = 0
+    for array in arrays:
+        inside = tuple(slice(size) for size in array.shape[1:])
+        stacked[(slice(start, start + len(array)), *inside)] = array
+        start += len(array)
+    return stacked
+
+
+def same_generation(batch: Tensors, own: int) -> None:
+    """Item numbers hold within one catalogue generation. Raises ServingError where two meet."""
+    wrong = batch["GENERATION"][batch["GENERATION"] != own]
+    if wrong.size:
+        raise ServingError(
+            f"candidates of catalogue generation {int(wrong[0])} came to one of generation {own}"
+        )
+
+
+def texts(tensor: np.ndarray) -> list[str]:
+    """The first column of a text tensor. Raises UsageError where it is not UTF-8."""
+    try:
+        return [raw.decode("utf-8") for raw in tensor[:, 0]]
+    except UnicodeDecodeError as error:
+        raise UsageError(f"text is not UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+def states(tensor: np.ndarray) -> list[ShopperState]:
+    """Shopper states of a STATE tensor."""
+    return [codecs.read_state(raw) for raw in tensor[:, 0]]
+
+
+def strings(rows: Sequence[Sequence[bytes]]) -> np.ndarray:
+    """Rows of equally many bytes as an object array [B, n]."""
+    made = np.empty((len(rows), len(rows[0])), dtype=object)
+    for at, row in enumerate(rows):
+        made[at] = row
+    return made
+
+
+def column(values: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
+    """Values [B] as [B, 1]."""
+    return np.asarray(values, dtype=dtype)[:, None]
+
+
+def _guide(raw: bytes) -> Guide:
+    guide = raw.decode("utf-8", "replace") or "guided"
+    if guide not in GUIDES:
+        raise UsageError(f"GUIDE: {guide!r} is none of {', '.join(GUIDES)}")
+    return cast(Guide, guide)

@@ -1,0 +1,93 @@
+"""The Triton model repository of a release, made from the templates in ``model_repository/``.
+
+Every release has model names of its own (``<release>--tokenizer`` …), so that two can be loaded side by side
+and traffic moves from one to the other by a name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from onesearch.errors import ArtifactError, ServingError
+from onesearch.releases.release import Release
+
+STEPS = ("tokenizer", "user_encoder", "generator", "reward", "resolver")
+ENSEMBLE = "search"
+CONFIG = "config.pbtxt"
+
+
+@dataclass(frozen=True)
+class RepositorySettings:
+    """How the models of a release run.
+
+    Attributes:
+        threads: of the generator's session; every other model has one.
+        max_batch: requests that a model takes at once.
+        generator_batch: the same for the generator, whose work grows with the batch on a CPU.
+    """
+
+    threads: int = 2
+    max_batch: int = 32
+    generator_batch: int = 4
+
+
+def model_name(release: str, model: str) -> str:
+    """The name that a model of a release has in Triton."""
+    return f"{release}--{model}"
+
+
+def model_names(release: str) -> tuple[str, ...]:
+    """All models of a release, the ensemble last."""
+    return tuple(model_name(release, model) for model in (*STEPS, ENSEMBLE))
+
+
+def templates() -> Path:
+    """The folder of the templates: beside the sources, or inside the installed package."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "_model_repository", package.parents[1] / "model_repository"):
+        if (folder / ENSEMBLE / CONFIG).is_file():
+            return folder
+    raise ServingError("the templates of the Triton models are missing: install onesearch anew")
+
+
+def build_repository(
+    release: Release, folder: Path, settings: RepositorySettings | None = None, source: Path | None = None
+) -> tuple[str, ...]:
+    """Write the models of a release into a repository folder; return their names, the ensemble last.
+
+    Models of other releases in the folder stay as they are. The models of this one appear ready-made.
+    """
+    settings = settings or RepositorySettings()
+    source = source or templates()
+    path = str(release.path.resolve())
+    if any(character in path for character in '"\\\n'):
+        raise ArtifactError(f"{path}: quotes, backslashes and line ends cannot be in a release's path")
+    values = {model: model_name(release.name, model) for model in STEPS} | {"release": path}
+    narrow = ("generator", ENSEMBLE)
+    for model in (*STEPS, ENSEMBLE):
+        name = model_name(release.name, model)
+        own = values | {
+            "name": name,
+            "threads": str(settings.threads if model == "generator" else 1),
+            # An ensemble may not take more at once than any of its steps.
+            "max_batch": str(settings.generator_batch if model in narrow else settings.max_batch),
+        }
+        draft = folder / f".{name}-{os.getpid()}"
+        try:
+            shutil.copytree(source / model, draft, ignore=shutil.ignore_patterns("__pycache__"))
+            (draft / "1").mkdir(exist_ok=True)
+            # A file where Python would make a folder for bytecode, which Triton takes for a change of the model.
+            # (The backend's interpreter is isolated: PYTHONDONTWRITEBYTECODE does not reach it.)
+            (draft / "1" / "__pycache__").touch()
+            text = (draft / CONFIG).read_text(encoding="utf-8")
+            (draft / CONFIG).write_text(Template(text).substitute(own), encoding="utf-8")
+            shutil.rmtree(folder / name, ignore_errors=True)
+            draft.rename(folder / name)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise ServingError(f"model '{name}' cannot be written to {folder}: {error}") from error
+    return model_names(release.name)
