@@ -1,0 +1,139 @@
+"""A small builder of ONNX graphs: an operator is a method, a value is a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 20
+_CONTRIB = "com.microsoft"
+Precision = Literal["int8", "fp32"]
+Shape = Sequence[int | str]
+
+
+class Graph:
+    """Collects nodes. ``graph.Add(a, b)`` adds an operator and returns the name of its output.
+
+    Arguments may be names, or numpy arrays and numbers, which become constants (floats f32, integers i64).
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nodes: list[onnx.NodeProto] = []
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._count = 0
+
+    def __getattr__(self, kind: str) -> Callable[..., Any]:
+        if not kind[0].isupper():
+            raise AttributeError(kind)
+
+        def add(*arguments: Any, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
+            return self._add(kind, arguments, outputs, domain, attributes)
+
+        return add
+
+    def _add(
+        self, kind: str, arguments: Sequence[Any], outputs: int, domain: str, attributes: dict[str, Any]
+    ) -> Any:
+        names = [self._name(kind) for _ in range(outputs)]
+        inputs = ["" if value is None else self.value(value) for value in arguments]
+        self.nodes.append(helper.make_node(kind, inputs, names, name=names[0], domain=domain, **attributes))
+        return names[0] if outputs == 1 else names
+
+    def _name(self, kind: str) -> str:
+        self._count += 1
+        return f"{kind}_{self._count}"
+
+    def value(self, value: str | float | np.ndarray | Sequence[int]) -> str:
+        """The name of a value; a constant is stored once."""
+        if isinstance(value, str):
+            return value
+        array = np.asarray(value)
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._known:
+            self._known[key] = self._name("constant")
+            self.constants[self._known[key]] = numpy_helper.from_array(
+                np.array(array, order="C"), self._known[key]
+            )
+        return self._known[key]
+
+    def input(self, name: str, dtype: type[np.generic], shape: Shape) -> str:
+        """Declare an input."""
+        self.inputs.append(helper.make_tensor_value_info(name, _kind(dtype), list(shape)))
+        return name
+
+    def output(self, value: str, name: str, dtype: type[np.generic], shape: Shape) -> None:
+        """Give a value out under a name."""
+        self.nodes.append(helper.make_node("Identity", [value], [name], name=f"output_{name}"))
+        self.outputs.append(helper.make_tensor_value_info(name, _kind(dtype), list(shape)))
+
+    def size(self, value: str, axis: int) -> str:
+        """Length of an axis, i64[1]."""
+        return self.Shape(value, start=axis, end=axis + 1)
+
+    def shape(self, *lengths: str | int) -> str:
+        """Lengths (names of i64[1], or numbers) as one i64 vector."""
+        return self.Concat(*([n] if isinstance(n, int) else n for n in lengths), axis=0)
+
+    def reshape(self, value: str, *lengths: str | int) -> str:
+        """Reshape to lengths (names of i64[1], or numbers; -1 is what is left)."""
+        if all(isinstance(n, int) for n in lengths):
+            return self.Reshape(value, np.array(lengths, dtype=np.int64))
+        return self.Reshape(value, self.shape(*lengths))
+
+    def filled(self, constant: np.ndarray, *lengths: str | int) -> str:
+        """A tensor of one repeated value; ``constant`` is an array of one element, which fixes the type."""
+        return self.ConstantOfShape(self.shape(*lengths), value=numpy_helper.from_array(constant))
+
+    def range(self, length: str) -> str:
+        """i64[length]: 0, 1, 2 …"""
+        return self.Range(np.int64(0), self.Squeeze(length), np.int64(1))
+
+    def save(self, path: Path) -> None:
+        """Check and write the graph, atomically."""
+        graph = helper.make_graph(
+            self.nodes, self.name, self.inputs, self.outputs, list(self.constants.values())
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(_CONTRIB, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, producer_name="onesearch", ir_version=10)
+        onnx.checker.check_model(model)
+        partial = path.with_suffix(".partial")
+        onnx.save(model, str(partial))
+        partial.replace(path)
+
+
+def _kind(dtype: type[np.generic]) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+def linear(
+    graph: Graph, value: str, weight: np.ndarray, bias: np.ndarray | None, precision: Precision
+) -> str:
+    """value [..., n] · weight f32[m, n]ᵀ + bias f32[m]; int8 quantises the weight by output channel.
+
+    The activations are quantised as they come, with one scale for the whole tensor: ONNX Runtime's own operator, which
+    computes in one pass what the standard DynamicQuantizeLinear and MatMulInteger need several for.
+    """
+    columns = np.ascontiguousarray(weight.T)
+    if precision == "fp32":
+        product = graph.MatMul(value, columns)
+        return product if bias is None else graph.Add(product, bias)
+    scale = np.maximum(np.abs(columns).max(axis=0), 1e-12).astype(np.float32) / 127
+    quantised = np.clip(np.rint(columns / scale), -127, 127).astype(np.int8)
+    zero = np.zeros(len(scale), np.int8)
+    return graph.DynamicQuantizeMatMul(value, quantised, scale, zero, bias, domain=_CONTRIB)
+
+
+FLOAT = TensorProto.FLOAT
+INT64 = TensorProto.INT64
+INT32 = TensorProto.INT32
