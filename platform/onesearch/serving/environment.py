@@ -1,7 +1,7 @@
 """The serving environment: a small one without torch, with numpy 1, that holds the Triton binary.
 
 Triton's Python backend comes as a stub built for numpy 1; under numpy 2 it starts and silently makes tensors
-of 0 bytes. So serving runs in an environment of its own (``make .venv-serving``), and this module finds it.
+of 0 bytes. So serving runs in an environment of its own (``make setup``), and this module finds it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from onesearch.errors import ServingError
 
 PYTHON_VARIABLE = "ONESEARCH_SERVING_PYTHON"
-_MAKE = "make it with `make .venv-serving`, or name its Python in " + PYTHON_VARIABLE
+_MAKE = "make it with `make setup`, or name its Python in " + PYTHON_VARIABLE
 # Tells about an interpreter without importing anything heavy.
 _PROBE = """
 import importlib.metadata as m, importlib.util as u, json, sys

@@ -30,7 +30,7 @@ Tensors = dict[str, np.ndarray]
 _FILL = {"ITEMS": -1, "LOG_PROBS": -np.inf}
 NUMPY_TRAP = (
     "Triton's Python backend was built for numpy 1, but its Python has numpy {version}: it would silently"
-    " make empty tensors. Serve from an environment with numpy<2 (make .venv-serving)."
+    " make empty tensors. Serve from an environment with numpy<2 (make setup)."
 )
 
 

@@ -80,7 +80,7 @@ def build_repository(
         try:
             shutil.copytree(source / model, draft, ignore=shutil.ignore_patterns("__pycache__"))
             (draft / "1").mkdir(exist_ok=True)
-            # A file where Python would make a folder for bytecode, which Triton takes for a change of the model.
+            # A file where Python would make a folder for bytecode, which Triton takes for a changed model.
             # (The backend's interpreter is isolated: PYTHONDONTWRITEBYTECODE does not reach it.)
             (draft / "1" / "__pycache__").touch()
             text = (draft / CONFIG).read_text(encoding="utf-8")

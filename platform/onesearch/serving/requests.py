@@ -46,6 +46,22 @@ class SearchRequest:
 
 
 @dataclass(frozen=True)
+class Encoding:
+    """What the tokenizer makes of a text.
+
+    Attributes:
+        sid: its own semantic ID; ``meanings`` says one line a code.
+        vector: f32[D], its embedding.
+    """
+
+    text: str
+    keywords: tuple[Keyword, ...]
+    sid: tuple[int, ...]
+    meanings: tuple[str, ...]
+    vector: np.ndarray = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a request may ask for at most; see the table ``[serving]`` of the configuration."""
 
@@ -159,6 +175,7 @@ class SearchAnswer:
         release, generation: what answered; a mixed answer cannot be.
         degraded: the models did not answer in time; these are the items most clicked for the query.
         explanation: only when asked for, and not when degraded.
+        request_id, took_ms: what the gateway calls the request, and how long it worked on it.
     """
 
     hits: tuple[Hit, ...]
@@ -166,3 +183,5 @@ class SearchAnswer:
     generation: int
     degraded: bool = False
     explanation: Explanation | None = None
+    request_id: str = ""
+    took_ms: float = 0.0

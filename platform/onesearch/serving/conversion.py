@@ -1,0 +1,183 @@
+"""The gateway's protocol messages to and from the platform's own types."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+
+from onesearch.contracts.generator import Guide
+from onesearch.contracts.tokenizer import Keyword
+from onesearch.errors import UsageError
+from onesearch.index import Filters
+from onesearch.serving.catalogue import ItemRow
+from onesearch.serving.proto import onesearch_pb2 as pb
+from onesearch.serving.requests import Encoding, Explanation, Hit, SearchAnswer, SearchRequest
+
+DEFAULT_K = 10
+
+
+def request_from(message: pb.SearchRequest) -> SearchRequest:
+    """A request as it came in, unchecked but for its guide."""
+    if message.guide not in pb.Guide.values():
+        raise UsageError(f"guide: {message.guide} is none of {', '.join(pb.Guide.keys())}")
+    asked = message.filters
+    filters = Filters(
+        tuple(asked.category),
+        tuple(asked.brands),
+        asked.min_price if asked.HasField("min_price") else None,
+        asked.max_price if asked.HasField("max_price") else None,
+        asked.in_stock,
+    )
+    return SearchRequest(
+        query=message.query,
+        user_id=message.user_id,
+        k=message.k if message.HasField("k") else DEFAULT_K,
+        offset=message.offset,
+        filters=filters,
+        beams=message.beams if message.HasField("beams") else None,
+        explain=message.explain,
+        guide=cast(Guide, pb.Guide.Name(message.guide).lower()),
+        rerank=not message.no_rerank,
+    )
+
+
+def request_to(request: SearchRequest, request_id: str = "") -> pb.SearchRequest:
+    """A request to be sent. Raises UsageError where the protocol has no form for it."""
+    filters = request.filters
+    try:
+        return pb.SearchRequest(
+            query=request.query,
+            user_id=request.user_id,
+            k=request.k,
+            offset=request.offset,
+            filters=pb.Filters(
+                category=filters.category,
+                brands=filters.brands,
+                min_price=filters.min_price,
+                max_price=filters.max_price,
+                in_stock=filters.in_stock,
+            ),
+            beams=request.beams,
+            explain=request.explain,
+            guide=pb.Guide.Value(request.guide.upper()),
+            no_rerank=not request.rerank,
+            request_id=request_id,
+        )
+    except (ValueError, TypeError) as error:  # a negative k, half a surrogate pair, an unknown guide
+        raise UsageError(f"the request cannot be sent: {error}") from error
+
+
+def item_to(row: ItemRow, release: str = "", generation: int = 0) -> pb.Item:
+    """A row of the catalogue."""
+    return pb.Item(
+        item_id=row.item_id,
+        title=row.title,
+        category=row.category,
+        brand=row.brand,
+        price=row.price,
+        in_stock=row.in_stock,
+        sid=row.sid,
+        release=release,
+        generation=generation,
+    )
+
+
+def item_from(item: pb.Item) -> ItemRow:
+    """A row of the catalogue, as it came."""
+    price = item.price if item.HasField("price") else None
+    return ItemRow(
+        item.item_id, item.title, tuple(item.category), item.brand, price, item.in_stock, tuple(item.sid)
+    )
+
+
+def answer_to(answer: SearchAnswer) -> pb.SearchResponse:
+    """An answer to be sent."""
+    response = pb.SearchResponse(
+        request_id=answer.request_id,
+        release=answer.release,
+        generation=answer.generation,
+        degraded=answer.degraded,
+        took_ms=answer.took_ms,
+    )
+    for hit in answer.hits:
+        row = ItemRow(hit.item_id, hit.title, hit.category, hit.brand, hit.price, hit.in_stock, hit.sid)
+        parts = [pb.Part(name=name, value=value) for name, value in hit.parts.items()]
+        response.hits.add(
+            rank=hit.rank, item=item_to(row), score=hit.score, log_prob=hit.log_prob, parts=parts
+        )
+    if answer.explanation is not None:
+        told = answer.explanation
+        response.explanation.CopyFrom(
+            pb.Explanation(
+                keywords=[pb.Keyword(text=word.text, attribute=word.attribute) for word in told.keywords],
+                query_sid=told.query_sid,
+                meanings=told.meanings,
+                beams=[pb.Beam(sid=sid, log_prob=log_prob) for sid, log_prob in told.beams],
+                found=told.found,
+                branches=told.branches,
+                exact=told.exact,
+                dropped=told.dropped,
+                missing=told.missing,
+            )
+        )
+    return response
+
+
+def answer_from(response: pb.SearchResponse) -> SearchAnswer:
+    """An answer as it came."""
+    hits = tuple(
+        Hit(
+            hit.rank,
+            *item_from(hit.item),
+            score=hit.score,
+            log_prob=hit.log_prob,
+            parts={part.name: part.value for part in hit.parts},
+        )
+        for hit in response.hits
+    )
+    explanation = None
+    if response.HasField("explanation"):
+        told = response.explanation
+        explanation = Explanation(
+            keywords=tuple(Keyword(word.text, word.attribute) for word in told.keywords),
+            query_sid=tuple(told.query_sid),
+            meanings=tuple(told.meanings),
+            beams=tuple((tuple(beam.sid), beam.log_prob) for beam in told.beams),
+            found=told.found,
+            branches=tuple(told.branches),
+            exact=told.exact,
+            dropped=told.dropped,
+            missing=told.missing if told.HasField("missing") else None,
+        )
+    return SearchAnswer(
+        hits,
+        response.release,
+        response.generation,
+        response.degraded,
+        explanation,
+        response.request_id,
+        response.took_ms,
+    )
+
+
+def encoding_to(encoding: Encoding, vectors: bool) -> pb.Encoding:
+    """An encoded text to be sent, with its vector only where asked for."""
+    return pb.Encoding(
+        text=encoding.text,
+        keywords=[pb.Keyword(text=word.text, attribute=word.attribute) for word in encoding.keywords],
+        sid=encoding.sid,
+        meanings=encoding.meanings,
+        vector=encoding.vector.tolist() if vectors else (),
+    )
+
+
+def encoding_from(message: pb.Encoding) -> Encoding:
+    """An encoded text as it came."""
+    return Encoding(
+        message.text,
+        tuple(Keyword(word.text, word.attribute) for word in message.keywords),
+        tuple(message.sid),
+        tuple(message.meanings),
+        np.array(message.vector, dtype=np.float32),
+    )

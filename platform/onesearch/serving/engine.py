@@ -1,0 +1,215 @@
+"""The models of one release in a Triton server, called as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from onesearch.contracts.user_encoder import ShopperState
+from onesearch.errors import OneSearchError, ServingError, UsageError
+from onesearch.serving import codecs
+from onesearch.serving.repository import ENSEMBLE, model_name
+from onesearch.serving.requests import Encoding, Explanation, Hit, SearchAnswer, SearchRequest
+from onesearch.serving.triton import reason
+from onesearch.serving.wire import read_response, write_request
+
+_UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_ANSWER = (
+    "GENERATION", "PART_NAMES", "COUNT", "ITEM_ID", "TITLE", "CATEGORY", "BRAND", "PRICE", "IN_STOCK", "SID",
+    "SCORE", "LOG_PROB", "SCORE_PARTS",
+)  # fmt: skip
+_EXPLANATION = (
+    "NOTES", "QUERY_SID", "BEAM_SIDS", "BEAM_LOG_PROBS", "MISSING", "FOUND", "EXACT", "DROPPED", "BRANCHES",
+)  # fmt: skip
+
+
+class EngineUnavailableError(ServingError):
+    """The models do not answer: the server is down, starting, or out of memory."""
+
+
+class EngineLateError(ServingError):
+    """The models did not answer in time."""
+
+
+class Engine:
+    """Calls the models of a release. One channel, any number of calls at once."""
+
+    def __init__(self, address: str, release: str, beams: int) -> None:
+        self.release = release
+        self.beams = beams
+        self._search = model_name(release, ENSEMBLE)
+        self._tokenizer = model_name(release, "tokenizer")
+        # After a restart of the server the next call should find it at once, not after a minute's back-off.
+        options = [
+            *_UNLIMITED,
+            ("grpc.max_reconnect_backoff_ms", 500),
+            ("grpc.initial_reconnect_backoff_ms", 50),
+        ]
+        self._channel = grpc.aio.insecure_channel(address, options)
+        self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    async def search(self, request: SearchRequest, state: ShopperState, timeout_s: float) -> SearchAnswer:
+        """One search. The request is checked already.
+
+        Raises:
+            UsageError: a component refuses the request.
+            EngineLateError, EngineUnavailableError: no answer; something else may answer instead.
+            ServingError: a component failed.
+        """
+        inputs = {
+            "QUERY": _text(request.query.encode()),
+            "STATE": _text(codecs.write_state(state)),
+            "FILTERS": _text(codecs.write_filters(request.filters)),
+            "BEAMS": _number(self.beams if request.beams is None else request.beams),
+            "GUIDE": _text(request.guide.encode()),
+            "RERANK": np.array([[request.rerank]]),
+            "K": _number(request.k),
+            "OFFSET": _number(request.offset),
+            "EXPLAIN": np.array([[request.explain]]),
+        }
+        outputs = _ANSWER + _EXPLANATION if request.explain else _ANSWER
+        arrays = await self._infer(self._search, inputs, outputs, timeout_s)
+        return SearchAnswer(
+            read_hits(arrays, request.offset),
+            self.release,
+            int(arrays["GENERATION"][0, 0]),
+            explanation=read_explanation(arrays) if request.explain else None,
+        )
+
+    async def encode(self, texts: Sequence[str], timeout_s: float) -> tuple[Encoding, ...]:
+        """What the tokenizer makes of texts; raises as :meth:`search` does."""
+        inputs = {
+            "QUERY": np.array([[text.encode()] for text in texts], dtype=object),
+            "EXPLAIN": np.ones((len(texts), 1), dtype=bool),
+        }
+        arrays = await self._infer(self._tokenizer, inputs, (), timeout_s)
+        encodings = []
+        for row, text in enumerate(texts):
+            keywords, meanings = codecs.read_notes(arrays["NOTES"][row, 0])
+            sid = tuple(arrays["QUERY_SID"][row].tolist())
+            encodings.append(Encoding(text, keywords, sid, meanings, arrays["QUERY_VEC"][row]))
+        return tuple(encodings)
+
+    async def ready(self, timeout_s: float = 0.5) -> bool:
+        """Whether the whole search is loaded."""
+        try:
+            request = service_pb2.ModelReadyRequest(name=self._search)
+            return bool((await self._stub.ModelReady(request, timeout=timeout_s)).ready)
+        except grpc.aio.AioRpcError:
+            return False
+
+    async def check_itself(self, timeout_s: float = 30.0) -> None:
+        """One search from end to end, as a start-up check.
+
+        Raises ServingError where text or numbers do not come through. That is what happens where the backend's
+        Python has numpy 2: it makes tensors of 0 bytes and says nothing.
+        """
+        try:
+            answer = await self.search(SearchRequest("a", k=1, explain=True), ShopperState(), timeout_s)
+        except ServingError as error:
+            hint = " (does the backend's Python have numpy 2?)" if "byte size mismatch" in str(error) else ""
+            raise ServingError(f"the start-up search failed{hint}: {error}") from error
+        told = answer.explanation
+        if told is None or not told.query_sid or len(told.meanings) != len(told.query_sid):
+            raise ServingError("the start-up search came back without the query's semantic ID")
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def _infer(
+        self, model: str, inputs: dict[str, np.ndarray], outputs: Sequence[str], timeout_s: float
+    ) -> dict[str, np.ndarray]:
+        try:
+            response = await self._stub.ModelInfer(write_request(model, inputs, outputs), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _translated(error) from error
+        return read_response(response)
+
+
+def _translated(error: grpc.aio.AioRpcError) -> OneSearchError:
+    details = reason(error.details() or "")
+    match error.code():
+        case grpc.StatusCode.INVALID_ARGUMENT if "byte size mismatch" not in details:
+            return UsageError(_without_step(details))
+        case grpc.StatusCode.DEADLINE_EXCEEDED | grpc.StatusCode.CANCELLED:
+            return EngineLateError("the models did not answer in time")
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.NOT_FOUND:
+            return EngineUnavailableError(f"the models do not answer: {details}")
+        case _:
+            return ServingError(_without_step(details))
+
+
+def _without_step(details: str) -> str:
+    """An ensemble puts the failing step in front of what the step said."""
+    head, found, said = details.partition(", ")
+    return said if found and head.startswith("in ensemble") else details
+
+
+def read_hits(arrays: dict[str, np.ndarray], offset: int) -> tuple[Hit, ...]:
+    """The items of an answer of the ensemble."""
+    count = int(arrays["COUNT"][0, 0])
+    names = [name.decode() for name in arrays["PART_NAMES"][0]]
+    values = {name: arrays[name][0, :count].tolist() for name in _ANSWER[3:]}
+    hits = []
+    for at in range(count):
+        category = values["CATEGORY"][at].decode()
+        price = values["PRICE"][at]
+        hits.append(
+            Hit(
+                rank=offset + at + 1,
+                item_id=values["ITEM_ID"][at].decode(),
+                title=values["TITLE"][at].decode(),
+                category=tuple(category.split(codecs.CATEGORY_SEPARATOR)) if category else (),
+                brand=values["BRAND"][at].decode(),
+                price=None if price != price else price,
+                in_stock=values["IN_STOCK"][at],
+                sid=tuple(values["SID"][at]),
+                score=values["SCORE"][at],
+                log_prob=values["LOG_PROB"][at],
+                parts=dict(zip(names, values["SCORE_PARTS"][at], strict=True)),
+            )
+        )
+    return tuple(hits)
+
+
+def read_explanation(arrays: dict[str, np.ndarray]) -> Explanation:
+    """The explanation in an answer of the ensemble."""
+    keywords, meanings = codecs.read_notes(arrays["NOTES"][0, 0])
+    log_probs = arrays["BEAM_LOG_PROBS"][0].tolist()
+    beams = [
+        (tuple(sid), score) for sid, score in zip(arrays["BEAM_SIDS"][0].tolist(), log_probs, strict=True)
+    ]
+    missing = int(arrays["MISSING"][0, 0])
+    return Explanation(
+        keywords=keywords,
+        query_sid=tuple(arrays["QUERY_SID"][0].tolist()),
+        meanings=meanings,
+        beams=tuple((sid, score) for sid, score in beams if score > -np.inf),
+        found=int(arrays["FOUND"][0, 0]),
+        branches=tuple(arrays["BRANCHES"][0].tolist()),
+        exact=int(arrays["EXACT"][0, 0]),
+        dropped=float(arrays["DROPPED"][0, 0]),
+        missing=None if missing < 0 else missing,
+    )
+
+
+def _text(value: bytes) -> np.ndarray:
+    array = np.empty((1, 1), dtype=object)
+    array[0, 0] = value
+    return array
+
+
+def _number(value: int) -> np.ndarray:
+    return np.array([[value]], dtype=np.int32)
