@@ -128,7 +128,7 @@ class Config:
         return self.plugins.offer(role, self.names[role]), self.settings[role]
 
     def dump(self, documented: bool = False) -> str:
-        """All effective values as TOML that :func:`parse_config` reads; ``documented`` adds what they mean."""
+        """Effective values as TOML that :func:`parse_config` reads; ``documented`` adds what they mean."""
         tables: dict[str, BaseModel | dict[str, Any]] = {}
         for role in ROLES:
             tables[role] = {"name": self.names[role]}

@@ -1,0 +1,149 @@
+"""What generators promise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+
+from onesearch.contracts.conformance._common import TEXTS, Answers, ComponentSuite, shaped
+from onesearch.contracts.conformance._world import LEVELS, ODD_TEXTS, embed
+from onesearch.contracts.generator import GeneratorLearner, GeneratorServer, Guide, SearchResult, Stage
+from onesearch.index import CatalogueIndex, LiveTree
+from onesearch.progress import SilentProgress
+
+BEAMS = 16
+STAGES: tuple[Stage, ...] = ("alignment", "cooccurrence")
+
+
+class GeneratorSuite(ComponentSuite):
+    """Only legal, live SIDs; falling log-probabilities that are a distribution; a true certificate."""
+
+    def fit(self, learner: GeneratorLearner, work: Path) -> Any:
+        """Run the first two stages on the world's examples."""
+        examples = self.world.examples()
+        return {stage: learner.fit(stage, examples, work / stage, SilentProgress()) for stage in STAGES}
+
+    def answers(self, server: GeneratorServer, texts: Sequence[str]) -> Answers:
+        """The search result's arrays."""
+        found = self._search(server, texts)
+        return {"leaves": found.leaves, "log_probs": found.log_probs, "dropped": found.dropped,
+                "dropped_mass": found.dropped_mass, "branches": found.branches}  # fmt: skip
+
+    def _search(
+        self,
+        server: GeneratorServer,
+        texts: Sequence[str],
+        tree: LiveTree | None = None,
+        beams: int = BEAMS,
+        guide: Guide = "guided",
+    ) -> SearchResult:
+        return server.search(
+            self.world.prompt(texts), embed(texts), tree or self.world.index.live, beams, guide
+        )
+
+    @property
+    def _server(self) -> GeneratorServer:
+        return cast(GeneratorServer, self.subject.server)
+
+    def check_results(self) -> None:
+        """Shapes, dtypes; different legal leaves; log-probabilities ≤ 0 that never rise; with every guide."""
+        tree = self.world.index.live.tree
+        for guide in get_args(Guide):
+            for texts in (TEXTS, ODD_TEXTS, ()):
+                found = self._search(self._server, texts, guide=guide)
+                count = len(texts)
+                shaped("leaves", found.leaves, (count, None), np.int32)
+                shaped("log_probs", found.log_probs, found.leaves.shape, np.float32)
+                shaped("dropped", found.dropped, (count,), np.float32)
+                shaped("dropped_mass", found.dropped_mass, (count,), np.float32)
+                shaped("branches", found.branches, (count, tree.depth), np.int32)
+                assert found.leaves.shape[1] <= BEAMS, f"{found.leaves.shape[1]} results from {BEAMS} beams"
+                _ordered(found, tree.leaf_count)
+
+    def check_withdrawn_items(self) -> None:
+        """A leaf without a live item is never returned; with nothing alive, nothing is."""
+        index = self.world.index
+        alive = np.arange(len(index)) % 3 == 0
+        for mask in (alive, np.zeros_like(alive)):
+            found = self._search(self._server, TEXTS, index.live.narrowed(mask, index.popularity), 64)
+            dead = ~np.isfinite(index.live.narrowed(mask, index.popularity).log_mass[-1])
+            leaves = found.leaves[found.leaves >= 0]
+            assert not dead[leaves].any(), "a leaf without a live item was returned"
+            assert len(leaves) or not mask.any(), "nothing was found though items are alive"
+
+    def check_distribution(self) -> None:
+        """With beams for every SID nothing is dropped, and probabilities sum to one."""
+        count = self.world.index.live.tree.leaf_count
+        for guide in get_args(Guide):
+            found = self._search(self._server, TEXTS, beams=count, guide=guide)
+            assert (found.leaves >= 0).sum(axis=1).tolist() == [count] * len(TEXTS), (
+                "a legal SID was not found"
+            )
+            assert np.isneginf(found.dropped).all() and np.isneginf(found.dropped_mass).all(), (
+                "something was dropped"
+            )
+            mass = np.exp(found.log_probs.astype(np.float64)).sum(axis=1)
+            assert np.allclose(mass, 1, atol=1e-2), f"guide {guide}: probabilities sum to {mass}"
+
+    def check_certificate(self) -> None:
+        """What the certificate calls exact is exact, and the bound on what is missing holds."""
+        whole = self._search(self._server, TEXTS, beams=self.world.index.live.tree.leaf_count)
+        for beams in (4, BEAMS):
+            found = self._search(self._server, TEXTS, beams=beams)
+            for row in range(len(TEXTS)):
+                for k in range(1, int((found.leaves[row] >= 0).sum()) + 1):
+                    last = found.log_probs[row, k - 1]
+                    ahead = set(whole.leaves[row][whole.log_probs[row] > last + 1e-3].tolist())
+                    missing = len(ahead - set(found.leaves[row, :k].tolist()))
+                    assert last < found.dropped[row] or not missing, (
+                        f"top {k} called exact, {missing} are missing"
+                    )
+                    bound = np.floor(np.exp(min(float(found.dropped_mass[row] - last), 50.0)) + 1e-3)
+                    assert missing <= bound, (
+                        f"{missing} are missing from the top {k}, the bound says {bound:.0f}"
+                    )
+
+    def check_batch_does_not_matter(self) -> None:
+        """A request's results do not depend on the requests beside it."""
+        whole = self._search(self._server, TEXTS)
+        for row, text in enumerate(TEXTS):
+            alone = self._search(self._server, [text]).log_probs[0]
+            width = min(len(alone), whole.log_probs.shape[1])
+            close = np.allclose(whole.log_probs[row, :width], alone[:width], atol=1e-3)
+            assert close, f"results of {text!r} change with the batch"
+
+    def check_new_items(self) -> None:
+        """A tree with an item more is searched without learning or exporting anything again."""
+        index = self.world.index
+        sid = next(sid for sid in np.ndindex(*LEVELS) if index.live.tree.find(sid) < 0)
+        grown = CatalogueIndex.build(
+            index.items.vstack(
+                index.items.head(1).with_columns(item_id=index.items["item_id"].head(1) + "-new")
+            ),
+            np.vstack([index.sids, sid]),
+            np.vstack([index.vectors, index.vectors[:1]]),
+            np.append(index.popularity, 5.0),
+            LEVELS,
+        ).live
+        found = self._search(self._server, TEXTS, grown, grown.tree.leaf_count)
+        new = int(grown.tree.find_leaves(np.array([sid]))[0])
+        assert (found.leaves == new).any(axis=1).all(), "the new item is not found with beams for every SID"
+
+
+def _ordered(found: SearchResult, leaf_count: int) -> None:
+    for leaves, scores in zip(found.leaves, found.log_probs, strict=True):
+        real = leaves >= 0
+        assert (leaves < leaf_count).all() and (leaves >= -1).all(), "a leaf is not of the tree"
+        assert (real[1:] <= real[:-1]).all(), "a result stands behind the last one"
+        assert len(set(leaves[real].tolist())) == real.sum(), "a leaf is returned twice"
+        assert np.isneginf(scores[~real]).all() and np.isfinite(scores[real]).all(), (
+            "-inf marks what is not there"
+        )
+        assert (scores[real] <= 1e-4).all(), "a log-probability is above 0"
+        assert (np.diff(scores[real]) <= 0).all(), "log-probabilities rise"
+    assert (found.dropped_mass >= found.dropped - 1e-4).all(), (
+        "the mass dropped is less than the best dropped"
+    )
