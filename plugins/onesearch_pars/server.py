@@ -1,0 +1,56 @@
+"""The serving half of the relevance reward: numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from onesearch.contracts.offers import ServingContext
+from onesearch.contracts.reward import Candidates, RewardServer
+from onesearch.contracts.user_encoder import ShopperState
+from onesearch.errors import ArtifactError
+from pydantic import BaseModel
+
+from onesearch_pars.artifact import ARRAYS, Fitted
+from onesearch_pars.features import FEATURES, PARTS, FeatureMaker
+from onesearch_pars.text import Analyser
+
+_PART_OF = np.array([[feature.part == part for part in PARTS] for feature in FEATURES], dtype=np.float32)
+
+
+class RelevanceServer(RewardServer):
+    """Scores candidates by a weighted sum of features, told by part."""
+
+    parts = PARTS
+
+    def __init__(self, maker: FeatureMaker, weights: np.ndarray) -> None:
+        """``weights`` f32[F] of the raw features."""
+        self._maker = maker
+        self._weights_by_part = weights[:, None] * _PART_OF
+
+    @classmethod
+    def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
+        """Open what the learner exported, over the catalogue of ``context``."""
+        fitted, index = Fitted.load(folder), context.index
+        if len(fitted.fields.title) != len(index):
+            raise ArtifactError(
+                f"{folder / ARRAYS}: knows {len(fitted.fields.title)} items, the catalogue has {len(index)}"
+            )
+        maker = FeatureMaker(
+            Analyser(fitted.language), fitted.fields, fitted.evidence, index.vectors, index.popularity
+        )
+        return cls(maker, fitted.weights)
+
+    def score(
+        self,
+        queries: Sequence[str],
+        query_vecs: np.ndarray,
+        states: Sequence[ShopperState],
+        candidates: Candidates,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Totals f32[B, K] (-inf on padding) and parts f32[B, K, 7] that sum to them (0 on padding)."""
+        parts = self._maker.features(queries, query_vecs, candidates) @ self._weights_by_part
+        totals = np.where(candidates.items >= 0, parts.sum(axis=2), np.float32(-np.inf))
+        return totals.astype(np.float32), parts
