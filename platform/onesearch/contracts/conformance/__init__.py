@@ -79,4 +79,6 @@ def suite(subject: Subject) -> ComponentSuite:
 
 
 def _check(key: str, method: Callable[[], None]) -> Check:
-    return Check(key.removeprefix("check_"), " ".join((method.__doc__ or "").split()), method)
+    return Check(
+        key.removeprefix("check_"), " ".join((method.__doc__ or "").replace("``", "").split()), method
+    )

@@ -1,4 +1,4 @@
-"""A tiny shop to check in: real store, vocabulary and index, stand-in embeddings and SIDs without learning."""
+"""A tiny shop to check in: real store, vocabulary and index; embeddings and SIDs that need no learning."""
 
 from __future__ import annotations
 
