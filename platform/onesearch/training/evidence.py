@@ -83,7 +83,7 @@ def plan_lists(
     cutoff = slice_start(store)
     if cutoff is not None:
         plan = _by_time(store, cutoff, share, count, relevant_grade, half_life_days, seed)
-        if len(plan.queries) >= FEWEST_LISTS:
+        if plan is not None:
             return plan
     return _by_query(pairs, item_popularity(store, half_life_days), share, count, seed)
 
@@ -134,7 +134,7 @@ def _by_time(
     relevant_grade: float,
     half_life_days: float,
     seed: int,
-) -> ListPlan:
+) -> ListPlan | None:
     numbers = store.items().select("item_id").with_row_index("item").lazy()
     newest = (
         _positive_events(store)
@@ -146,6 +146,8 @@ def _by_time(
         .sort("query", "item")
     )
     newest = newest.filter(pl.Series(split_queries(newest["query"], share), dtype=pl.Boolean))
+    if newest["query"].n_unique() < FEWEST_LISTS:
+        return None
     queries, times = _draw(newest.group_by("query").agg(pl.col("searches").sum()).sort("query"), count, seed)
     evidence = query_item_pairs(store, relevant_grade, before=cutoff, half_life_days=half_life_days)
     # Judgements carry no time: those of held-out queries would tell the answers.

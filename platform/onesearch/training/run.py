@@ -183,11 +183,10 @@ class _Training:
             except OSError as error:
                 raise OneSearchError(f"stage {stage}: {error}") from error
             except Exception as error:
-                if type(error).__name__ == "SafetensorError" or isinstance(error, pl.exceptions.PolarsError):
-                    raise OneSearchError(
-                        f"stage {stage}: {self.work} cannot be written or read: {error}"
-                    ) from error
-                raise
+                # polars, safetensors and tokenizers tell of a full disk in exceptions of their own.
+                if isinstance(error, OneSearchError) or "(os error " not in str(error):
+                    raise
+                raise OneSearchError(f"stage {stage}: {self.work}: {error}") from error
         self.reports.append(StageReport(stage, record.seconds, record.figures, resumed))
         known = " (done before)" if resumed else ""
         self.progress.say(f"{stage}: {record.seconds:.1f} s{known}  {brief(record.figures)}".rstrip())
@@ -386,7 +385,13 @@ class _Training:
         # The record comes first: after a kill between the two the release is simply written again.
         self.ledger.finish("release", record)
         release = write_release(
-            self.releases, self.name, self._bundle, self.config, self.store.fingerprint(), metrics
+            self.releases,
+            self.name,
+            self._bundle,
+            self.config,
+            self.store.fingerprint(),
+            str(self.store.path.resolve()),
+            metrics,
         )
         self.progress.say(f"release: {time.monotonic() - began:.1f} s  {release.path}")
         self._drop_work()

@@ -1,0 +1,114 @@
+"""The four learners. What they learn is a hash of what they were given: equal inputs, equal release."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+from onesearch.contracts import (
+    GeneratorLearner,
+    RewardLearner,
+    TextRole,
+    TokenizerLearner,
+    UserEncoderLearner,
+)
+from onesearch.contracts import generator as contract
+from onesearch.data.store import Store
+from onesearch.errors import OneSearchError
+from onesearch.progress import Progress
+from onesearch.training.examples import Examples
+from onesearch.training.lists import RankedLists
+from onesearch_toy.servers import DIM, LEVELS, embed, quantise
+from pydantic import BaseModel
+
+
+class _Keeps:
+    """Saves and exports its state as JSON."""
+
+    def __init__(self, config: BaseModel) -> None:
+        self.config: Any = config
+        self.state: dict[str, Any] = {}
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "state.json").write_text(json.dumps(self.state, sort_keys=True))
+
+    @classmethod
+    def load(cls, folder: Path, config: BaseModel) -> Self:
+        made = cls(config)
+        made.state = json.loads((folder / "state.json").read_text())
+        return made
+
+    def export(self, folder: Path) -> None:
+        self.save(folder)
+
+
+class TokenizerLearner(_Keeps, TokenizerLearner):  # type: ignore[no-redef,misc]
+    levels, dim = LEVELS, DIM
+
+    def fit(self, store: Store, work: Path, progress: Progress) -> dict[str, Any]:
+        self.state = {"fitted": len(store.items())}
+        reports = work / "reports"
+        reports.mkdir(parents=True, exist_ok=True)
+        (reports / "report.txt").write_text("all is well\n")
+        return {"icr": np.float32(0.5)}
+
+    def encode_items(self, items: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        vectors = embed(items["title"].to_list())
+        return quantise(vectors), vectors
+
+    def embed(self, texts: Sequence[str], role: TextRole = "query") -> np.ndarray:
+        return embed(texts)
+
+    def encode(self, texts: Sequence[str], role: TextRole = "query") -> np.ndarray:
+        return quantise(embed(texts))
+
+
+class UserEncoderLearner(_Keeps, UserEncoderLearner):  # type: ignore[no-redef,misc]
+    def fit(self, store: Store, work: Path, progress: Progress) -> dict[str, Any]:
+        return {}
+
+
+class GeneratorLearner(_Keeps, GeneratorLearner):  # type: ignore[no-redef,misc]
+    def fit(
+        self, stage: contract.Stage, examples: Examples, work: Path, progress: Progress
+    ) -> dict[str, Any]:
+        digest = hashlib.sha256(json.dumps(self.state, sort_keys=True).encode())
+        for task in (*examples.sid_tasks, *examples.text_tasks):
+            digest.update(f"{task.name} {examples.share[task.name]:.6f}".encode())
+            digest.update(np.ascontiguousarray(task.prompts.values))
+            digest.update(np.ascontiguousarray(task.weight))
+        checkpoint = work / "step.json"
+        step, seen = 0, digest.hexdigest()
+        if checkpoint.exists():
+            step, seen = json.loads(checkpoint.read_text())
+            progress.say(f"resumed at step {step}")
+        while step < self.config.steps:
+            time.sleep(self.config.step_ms / 1000)
+            step, seen = step + 1, hashlib.sha256(f"{seen}{step}".encode()).hexdigest()
+            draft = checkpoint.with_suffix(".draft")
+            draft.write_text(json.dumps([step, seen]))
+            draft.replace(checkpoint)
+            progress.say(f"{stage} step {step}")
+        self.state[stage] = seen
+        return {"steps": step}
+
+
+class RewardLearner(_Keeps, RewardLearner):  # type: ignore[no-redef,misc]
+    def fit(self, lists: RankedLists, work: Path, progress: Progress) -> dict[str, Any]:
+        if self.config.fail:
+            raise OneSearchError("the reward will not have it")
+        assert lists.serving_pairs is not None
+        self.state = {
+            "lists": len(lists.queries),
+            "gain": round(float(lists.gain.sum()), 4),
+            "evidence": len(lists.pairs),
+            "serving": len(lists.serving_pairs),
+        }
+        return dict(self.state)
