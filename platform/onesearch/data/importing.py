@@ -13,7 +13,7 @@ import polars as pl
 
 from onesearch.data.rejects import Fault, Rejects
 from onesearch.data.schemas import KEYS, RULES, TABLES, TableName
-from onesearch.data.sources import ROW, Batch, Columns, parquet_rows, read_jsonl, read_parquet
+from onesearch.data.sources import BATCH_ROWS, ROW, Batch, Columns, parquet_rows, read_jsonl, read_parquet
 from onesearch.data.store import Store
 from onesearch.data.writing import REJECTED, StoreWriter
 from onesearch.errors import DataError, UsageError
@@ -110,11 +110,11 @@ class Import:
                 yield batch
                 task.advance(len(batch.raw_rows))
 
-    def jsonl(self, path: Path, columns: Columns) -> Iterator[Batch]:
+    def jsonl(self, path: Path, columns: Columns, batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
         """Read a JSONL file with a progress bar over its bytes."""
         size = path.stat().st_size if path.is_file() else None
         with self.progress.task(path.name, size) as task:
-            yield from read_jsonl(path, columns, told=_teller(task))
+            yield from read_jsonl(path, columns, batch_rows, told=_teller(task))
 
     def add(self, table: TableName, batch: Batch) -> None:
         """Check a batch against a table's rules and write what fits. Other columns than the table's are left out."""
@@ -135,20 +135,19 @@ class Import:
         rows = rows.filter(pl.Series(~broken)) if broken.any() else rows
         key = KEYS[table]
         if key is not None:
-            again = self._seen.setdefault(table, Seen()).repeated(_hashes(rows[key]))
+            again = self._seen.setdefault(table, Seen()).repeated(hashes(rows[key]))
             if again.any():
                 self._reject(batch, rows, again, key, "stands in an earlier row, too")
                 rows = rows.filter(pl.Series(~again))
         if table in ("interactions", "relevance") and "items" in self._seen:
-            self.unknown_items += int((~self._seen["items"].holds(_hashes(rows["item_id"]))).sum())
+            self.unknown_items += int((~self._seen["items"].holds(hashes(rows["item_id"]))).sum())
         self.writer.write(table, rows)
 
     def _reject(self, batch: Batch, rows: pl.DataFrame, which: np.ndarray, column: str, reason: str) -> None:
         for at in np.flatnonzero(which):
-            number, value = int(rows[ROW][int(at)]), rows[column][int(at)]
-            if isinstance(value, pl.Series):
-                value = value.to_list()
-            fault = Fault(batch.file, number, batch.names.get(column, column), reason, value)
+            number, name = int(rows[ROW][int(at)]), batch.names.get(column, column)
+            value = batch.original(number).get(name)
+            fault = Fault(batch.file, number, name, reason, value)
             self.rejects.add(fault, lambda row=number: batch.original(row))  # type: ignore[misc]
 
 
@@ -161,7 +160,8 @@ def _completed(table: TableName, rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(missing)
 
 
-def _hashes(keys: pl.Series) -> np.ndarray:
+def hashes(keys: pl.Series) -> np.ndarray:
+    """Keys as u64[n], equal within one process."""
     return keys.hash(seed=0).to_numpy()
 
 

@@ -162,7 +162,7 @@ RULES: dict[TableName, list[Rule]] = {
     ],
     "relevance": [
         *_texts(TEXT_LIMIT, "query", "item_id"),
-        _range("grade", 0.0, 1.0, "is not between 0 and 1"),
+        _range("grade", 0.0, 1.0, "is outside the range of grades"),
     ],
 }
 
