@@ -60,6 +60,8 @@ class Manifest(BaseModel):
     """Version of the platform that wrote it."""
     store: str = ""
     """Fingerprint of the store it was trained on."""
+    store_path: str = ""
+    """Where that store was; evaluation builds its baselines from it."""
     components: dict[Role, ComponentEntry]
     metrics: dict[str, Any] = Field(default_factory=dict)
     """Figures by training stage."""

@@ -147,6 +147,7 @@ def write_release(
     source: Path,
     config: configuration.Config,
     store: str = "",
+    store_path: str = "",
     metrics: dict[str, Any] | None = None,
 ) -> Release:
     """Copy a finished folder into ``<releases>/<name>``, seal it, and let it appear in one step.
@@ -156,7 +157,7 @@ def write_release(
         name: the release's name; must be free.
         source: folder laid out as a release, without config, manifest and seal.
         config: the configuration it was trained with.
-        store: fingerprint of the store.
+        store: fingerprint of the store. store_path: where it is.
         metrics: figures by stage.
 
     Raises:
@@ -177,6 +178,7 @@ def write_release(
             created=now(),
             onesearch=platform_version(),
             store=store,
+            store_path=store_path,
             components=_components(config),
             metrics=metrics or {},
             files=hash_files(draft, files_of(draft)),
