@@ -132,21 +132,7 @@ class CatalogueIndex:
 
     def passing(self, filters: Filters) -> np.ndarray:
         """bool[N]: which items pass the filters."""
-        if filters.min_price is not None and filters.max_price is not None and filters.min_price > filters.max_price:
-            raise UsageError(f"filters: min_price {filters.min_price} is above max_price {filters.max_price}")
-        condition = pl.lit(True)
-        if filters.category:
-            condition &= pl.col("category").list.set_intersection(list(filters.category)).list.len() > 0
-        if filters.brands:
-            condition &= pl.col("brand").str.to_lowercase().is_in([brand.lower() for brand in filters.brands])
-        if filters.min_price is not None:
-            condition &= pl.col("price") >= filters.min_price
-        if filters.max_price is not None:
-            condition &= pl.col("price") <= filters.max_price
-        if filters.in_stock:
-            condition &= pl.col("in_stock")
-        passed = self.items.select(passed=condition.fill_null(False))["passed"]
-        return np.broadcast_to(passed.to_numpy(), (len(self.items),)).copy()
+        return passing(self.items, filters)
 
     def save(self, folder: Path) -> None:
         """Write ``items.parquet``, ``arrays.safetensors`` and ``index.json``."""
@@ -176,6 +162,25 @@ class CatalogueIndex:
             raise ArtifactError(f"{folder}: not a catalogue index ({error})") from error
         except Exception as error:  # safetensors raises its own type, which derives from Exception
             raise ArtifactError(f"{folder / 'arrays.safetensors'}: cannot be read ({error})") from error
+
+
+def passing(items: pl.DataFrame, filters: Filters) -> np.ndarray:
+    """bool[N]: which items (with :data:`ITEM_COLUMNS`) pass the filters."""
+    if filters.min_price is not None and filters.max_price is not None and filters.min_price > filters.max_price:
+        raise UsageError(f"filters: min_price {filters.min_price} is above max_price {filters.max_price}")
+    condition = pl.lit(True)
+    if filters.category:
+        condition &= pl.col("category").list.set_intersection(list(filters.category)).list.len() > 0
+    if filters.brands:
+        condition &= pl.col("brand").str.to_lowercase().is_in([brand.lower() for brand in filters.brands])
+    if filters.min_price is not None:
+        condition &= pl.col("price") >= filters.min_price
+    if filters.max_price is not None:
+        condition &= pl.col("price") <= filters.max_price
+    if filters.in_stock:
+        condition &= pl.col("in_stock")
+    passed = items.select(passed=condition.fill_null(False))["passed"]
+    return np.broadcast_to(passed.to_numpy(), (len(items),)).copy()
 
 
 def _log_mass(tree: PrefixTree, item_mass: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -106,7 +106,7 @@ class Engine:
     async def check_itself(self, timeout_s: float = 30.0) -> None:
         """One search from end to end, as a start-up check.
 
-        Raises ServingError where text or numbers do not come through. That is what happens where the backend's
+        Raises ServingError where text or numbers do not come through. That happens where the backend's
         Python has numpy 2: it makes tensors of 0 bytes and says nothing.
         """
         try:

@@ -1,0 +1,117 @@
+"""``onesearch serve``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.panel import Panel
+from rich.table import Table
+
+from onesearch.cli._output import err, out, print_json
+from onesearch.releases.release import Release
+from onesearch.serving import environment, whereabouts
+
+
+def serve(
+    release: Annotated[Path, typer.Option(help="The release's folder.", show_default=False)],
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on.", show_default="of the release")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="The gateway's port; 0: a free one.", min=0, max=65535)
+    ] = None,
+    triton_port: Annotated[
+        int | None, typer.Option(help="Triton's gRPC port; 0: a free one.", min=0, max=65535)
+    ] = None,
+    beams: Annotated[int | None, typer.Option(help="Beams of a search.", min=1, max=3840)] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the generator; 0: every core.", min=0)
+    ] = None,
+    ready_file: Annotated[Path | None, typer.Option(help="Written (JSON) once everything answers.")] = None,
+    log: Annotated[Path | None, typer.Option(help="Where a line of JSON a search goes.")] = None,
+    triton_log: Annotated[Path | None, typer.Option(help="Where Triton's own log goes.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Say where it is as one JSON object.")] = False,
+) -> None:
+    """Serve a release: embedded Triton and the gateway, until interrupted."""
+    found = environment.find()
+    if not environment.is_running(found):
+        # Same command, same process number, the other environment.
+        command = [str(found.python), "-m", "onesearch.cli.main", "serve"]
+        given: dict[str, Any] = {
+            "release": release, "host": host, "port": port, "triton-port": triton_port, "beams": beams,
+            "threads": threads, "ready-file": ready_file, "log": log, "triton-log": triton_log,
+        }  # fmt: skip
+        command += [f"--{name}={value}" for name, value in given.items() if value is not None]
+        os.execv(command[0], [*command, *(["--json"] if json else [])])
+
+    from onesearch.serving.service import Ready, Service
+
+    _log_to(log)
+    opened = Release.open(release)
+    opened.require_plugins()
+    changes = {
+        "host": host,
+        "port": port,
+        "triton_grpc_port": triton_port,
+        "beams": beams,
+        "threads": threads,
+    }
+    settings = opened.config.serving.model_copy(
+        update={name: value for name, value in changes.items() if value is not None}
+    )
+
+    def tell(ready: Ready) -> None:
+        whereabouts.remember(ready.as_dict())
+        if ready_file is not None:
+            whereabouts.write_json(ready_file, ready.as_dict())
+        if json:
+            print_json(ready.as_dict())
+        else:
+            out.print(_card(ready.as_dict()))
+
+    async def run() -> None:
+        await Service(opened, settings, found, triton_log).run(tell)
+
+    try:
+        if not json:
+            err.print(f"starting Triton with release [bold]{opened.name}[/] …")
+        asyncio.run(run())
+    finally:
+        whereabouts.forget(os.getpid())
+        if ready_file is not None:
+            ready_file.unlink(missing_ok=True)
+    if not json:
+        err.print("stopped")
+
+
+def _card(about: dict[str, Any]) -> Panel:
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="dim")
+    rows.add_column()
+    rows.add_row("gateway (gRPC)", f"[bold green]{about['gateway']}[/]")
+    rows.add_row("catalogue", f"{about['items']:,} items, generation {about['generation']}")
+    rows.add_row("Triton (gRPC)", about["triton"])
+    rows.add_row("metrics", about["metrics"])
+    rows.add_row("ready after", f"{about['ready_s']:.1f} s")
+    rows.add_row("try", 'onesearch search "…"' + f" --gateway {about['gateway']}")
+    return Panel(rows, title=f"release [bold]{about['release']}[/]", title_align="left", expand=False)
+
+
+def _log_to(path: Path | None) -> None:
+    """Requests go to a file where one is named; troubles always go to standard error."""
+    troubles = logging.StreamHandler(sys.stderr)
+    troubles.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("onesearch").addHandler(troubles)
+    logging.getLogger("onesearch").setLevel(logging.WARNING)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        requests = logging.getLogger("onesearch.requests")
+        requests.addHandler(logging.FileHandler(path, encoding="utf-8"))
+        requests.setLevel(logging.INFO)
+        requests.propagate = False

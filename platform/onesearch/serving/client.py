@@ -1,0 +1,232 @@
+"""Python clients of the gateway, typed, blocking and asynchronous.
+
+.. code-block:: python
+
+    with Client("127.0.0.1:50051") as client:
+        for hit in client.search("oak desk", k=5).hits:
+            print(hit.title, hit.price)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+
+from onesearch.errors import OneSearchError, ServingError, UsageError
+from onesearch.serving import conversion
+from onesearch.serving.catalogue import ItemRow
+from onesearch.serving.proto import onesearch_pb2 as pb
+from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
+from onesearch.serving.requests import Encoding, SearchAnswer, SearchRequest
+
+# Every call only reads, so that trying again does no harm.
+_RETRIES = {
+    "methodConfig": [
+        {
+            "name": [{"service": "onesearch.v1.OneSearch"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+_OPTIONS = [
+    ("grpc.service_config", json.dumps(_RETRIES)),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+]
+
+
+class GatewayError(ServingError):
+    """The gateway did not answer as asked.
+
+    Attributes:
+        code: the gRPC status, for callers that act on it (RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED …).
+    """
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class GatewayStatus:
+    """What a gateway says of itself; see ``StatusResponse`` in the protocol."""
+
+    release: str
+    generation: int
+    items: int
+    models_ready: bool
+    in_flight: int
+    answered: int
+    degraded: int
+    refused: int
+    uptime_s: float
+    default_beams: int
+    max_k: int
+
+
+class Client:
+    """Blocking client; one channel, safe to share between threads."""
+
+    def __init__(self, address: str, timeout_s: float = 5.0) -> None:
+        self.address = address
+        self.timeout_s = timeout_s
+        self._channel = grpc.insecure_channel(address, _OPTIONS)
+        self._stub: Any = pb_grpc.OneSearchStub(self._channel)
+
+    def search(
+        self, query: str | SearchRequest, timeout_s: float | None = None, **fields: Any
+    ) -> SearchAnswer:
+        """One search: a :class:`SearchRequest`, or a query with its fields as keywords.
+
+        Raises:
+            UsageError: the request is out of bounds; the message names the field.
+            GatewayError: anything else; ``code`` says what.
+        """
+        message = conversion.request_to(_request(query, fields))
+        return conversion.answer_from(self._call(self._stub.Search, message, timeout_s))
+
+    def batch_search(
+        self, requests: Sequence[str | SearchRequest], timeout_s: float | None = None, **fields: Any
+    ) -> list[SearchAnswer]:
+        """Several searches at once, answered in their order; raises as :meth:`search` does."""
+        message = _batch(requests, fields)
+        responses = self._call(self._stub.BatchSearch, message, timeout_s).responses
+        return [conversion.answer_from(response) for response in responses]
+
+    def get_item(self, item_id: str, timeout_s: float | None = None) -> ItemRow | None:
+        """One item of the catalogue; None when it has no such item."""
+        try:
+            message = pb.GetItemRequest(item_id=item_id)
+            return conversion.item_from(self._call(self._stub.GetItem, message, timeout_s))
+        except GatewayError as error:
+            if error.code is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise
+
+    def encode(
+        self, texts: Sequence[str], vectors: bool = False, timeout_s: float | None = None
+    ) -> list[Encoding]:
+        """Keywords and semantic IDs of texts; raises as :meth:`search` does."""
+        message = pb.EncodeRequest(texts=texts, vectors=vectors)
+        encodings = self._call(self._stub.Encode, message, timeout_s).encodings
+        return [conversion.encoding_from(encoding) for encoding in encodings]
+
+    def status(self, timeout_s: float | None = None) -> GatewayStatus:
+        """What the gateway serves, and how it goes."""
+        return _status(self._call(self._stub.Status, pb.StatusRequest(), timeout_s))
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _call(self, method: Any, message: Any, timeout_s: float | None) -> Any:
+        try:
+            return method(message, timeout=self.timeout_s if timeout_s is None else timeout_s)
+        except grpc.RpcError as error:
+            raise _translated(error, self.address) from error
+
+
+class AsyncClient:
+    """Asynchronous client with the calls of :class:`Client`."""
+
+    def __init__(self, address: str, timeout_s: float = 5.0) -> None:
+        self.address = address
+        self.timeout_s = timeout_s
+        self._channel = grpc.aio.insecure_channel(address, _OPTIONS)
+        self._stub: Any = pb_grpc.OneSearchStub(self._channel)
+
+    async def search(
+        self, query: str | SearchRequest, timeout_s: float | None = None, **fields: Any
+    ) -> SearchAnswer:
+        """One search; see :meth:`Client.search`."""
+        message = conversion.request_to(_request(query, fields))
+        return conversion.answer_from(await self._call(self._stub.Search, message, timeout_s))
+
+    async def batch_search(
+        self, requests: Sequence[str | SearchRequest], timeout_s: float | None = None, **fields: Any
+    ) -> list[SearchAnswer]:
+        """Several searches at once; see :meth:`Client.batch_search`."""
+        message = _batch(requests, fields)
+        responses = (await self._call(self._stub.BatchSearch, message, timeout_s)).responses
+        return [conversion.answer_from(response) for response in responses]
+
+    async def get_item(self, item_id: str, timeout_s: float | None = None) -> ItemRow | None:
+        """One item of the catalogue; None when it has no such item."""
+        try:
+            message = pb.GetItemRequest(item_id=item_id)
+            return conversion.item_from(await self._call(self._stub.GetItem, message, timeout_s))
+        except GatewayError as error:
+            if error.code is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise
+
+    async def encode(
+        self, texts: Sequence[str], vectors: bool = False, timeout_s: float | None = None
+    ) -> list[Encoding]:
+        """Keywords and semantic IDs of texts."""
+        message = pb.EncodeRequest(texts=texts, vectors=vectors)
+        encodings = (await self._call(self._stub.Encode, message, timeout_s)).encodings
+        return [conversion.encoding_from(encoding) for encoding in encodings]
+
+    async def status(self, timeout_s: float | None = None) -> GatewayStatus:
+        """What the gateway serves, and how it goes."""
+        return _status(await self._call(self._stub.Status, pb.StatusRequest(), timeout_s))
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def _call(self, method: Any, message: Any, timeout_s: float | None) -> Any:
+        try:
+            return await method(message, timeout=self.timeout_s if timeout_s is None else timeout_s)
+        except grpc.RpcError as error:
+            raise _translated(error, self.address) from error
+
+
+def _request(query: str | SearchRequest, fields: dict[str, Any]) -> SearchRequest:
+    return replace(query, **fields) if isinstance(query, SearchRequest) else SearchRequest(query, **fields)
+
+
+def _batch(requests: Iterable[str | SearchRequest], fields: dict[str, Any]) -> pb.BatchSearchRequest:
+    messages = [conversion.request_to(_request(request, fields)) for request in requests]
+    return pb.BatchSearchRequest(requests=messages)
+
+
+def _status(response: pb.StatusResponse) -> GatewayStatus:
+    names = GatewayStatus.__dataclass_fields__
+    return GatewayStatus(**{name: getattr(response, name) for name in names})
+
+
+def _translated(error: Any, address: str) -> OneSearchError:
+    code, details = error.code(), error.details() or ""
+    match code:
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return UsageError(details)
+        case grpc.StatusCode.UNAVAILABLE:
+            return GatewayError(code, f"no gateway answers at {address} ({details})")
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return GatewayError(code, f"the gateway at {address} did not answer in time")
+        case _:
+            return GatewayError(code, details)

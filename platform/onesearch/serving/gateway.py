@@ -1,0 +1,297 @@
+"""The gateway: what shops call. Checks, admits, asks the models, and answers without them if need be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from dataclasses import replace
+from typing import Any, NoReturn, Protocol
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from onesearch.config import ServingConfig
+from onesearch.contracts.user_encoder import ShopperState
+from onesearch.errors import ServingError, UsageError
+from onesearch.index import passing
+from onesearch.serving import conversion
+from onesearch.serving.catalogue import ItemTable
+from onesearch.serving.engine import Engine, EngineLateError, EngineUnavailableError
+from onesearch.serving.fallback import MostClicked
+from onesearch.serving.proto import onesearch_pb2 as pb
+from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
+from onesearch.serving.requests import Hit, Limits, SearchAnswer, SearchRequest, check_query
+
+SERVICE = pb.DESCRIPTOR.services_by_name["OneSearch"].full_name
+MODELS = "onesearch.models"
+"""Under this name the health service tells whether the models answer; the gateway does either way."""
+REQUESTS = logging.getLogger("onesearch.requests")
+_LOG = logging.getLogger("onesearch.gateway")
+
+# Kept back from the deadline to write and send an answer; with less than the second even the fallback is too late.
+_RESERVE_S = 0.010
+_TOO_LATE_S = 0.002
+_MAX_MESSAGE = 4 * 1024 * 1024
+_MAX_REQUEST_ID = 128
+
+
+class States(Protocol):
+    """Where a shopper's state comes from."""
+
+    async def of(self, user_id: str) -> ShopperState:
+        """The state of a shopper; an empty one when nothing is known."""
+
+
+class NoStates:
+    """Knows nobody."""
+
+    async def of(self, user_id: str) -> ShopperState:
+        """An empty state."""
+        return ShopperState(user_id)
+
+
+class Gateway(pb_grpc.OneSearchServicer):
+    """The service ``onesearch.v1.OneSearch`` over the models of one release."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        table: ItemTable,
+        fallback: MostClicked,
+        settings: ServingConfig,
+        states: States | None = None,
+    ) -> None:
+        self.engine = engine
+        self.table = table
+        self.fallback = fallback
+        self.settings = settings
+        self.states: States = states or NoStates()
+        self.limits = Limits(query_bytes=settings.max_query_bytes, k=settings.max_k)
+        self.health = HealthServicer()
+        self._started = time.monotonic()
+        self._in_flight = self._answered = self._degraded = self._refused = 0
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; return the port. Raises ServingError where that is not possible."""
+        server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 0),  # a second gateway on the same port is a mistake, not a feature
+                ("grpc.max_receive_message_length", _MAX_MESSAGE),
+            ]
+        )
+        pb_grpc.add_OneSearchServicer_to_server(self, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        reflection.enable_server_reflection(
+            (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
+        )
+        try:
+            bound = server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise ServingError(f"the gateway cannot listen on {host}:{port} ({error})") from error
+        await server.start()
+        self._server = server
+        for name in ("", SERVICE):
+            await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return int(bound)
+
+    async def tell_models(self, ready: bool) -> None:
+        """Let the health service know whether the models answer."""
+        kinds = health_pb2.HealthCheckResponse
+        await self.health.set(MODELS, kinds.SERVING if ready else kinds.NOT_SERVING)
+
+    async def stop(self, grace_s: float = 2.0) -> None:
+        """Take no more requests, finish those under way, stop."""
+        if self._server is not None:
+            await self.health.enter_graceful_shutdown()
+            await self._server.stop(grace_s)
+
+    async def Search(self, request: pb.SearchRequest, context: Any) -> pb.SearchResponse:  # noqa: N802
+        """One search."""
+        asked = await self._checked(request, context, "")
+        async with _Admission(self, context, 1):
+            answer = await self._answer(asked, request.request_id, context)
+        return conversion.answer_to(answer)
+
+    async def BatchSearch(  # noqa: N802
+        self, request: pb.BatchSearchRequest, context: Any
+    ) -> pb.BatchSearchResponse:
+        """Several searches side by side."""
+        count = len(request.requests)
+        if not 1 <= count <= self.settings.max_batch:
+            await _refuse(context, f"requests: {count}, where 1 to {self.settings.max_batch} are possible")
+        asked = [
+            await self._checked(one, context, f"request {at}: ") for at, one in enumerate(request.requests)
+        ]
+        async with _Admission(self, context, count):
+            answers = await asyncio.gather(
+                *(
+                    self._answer(one, message.request_id, context)
+                    for one, message in zip(asked, request.requests, strict=True)
+                )
+            )
+        return pb.BatchSearchResponse(responses=[conversion.answer_to(answer) for answer in answers])
+
+    async def GetItem(self, request: pb.GetItemRequest, context: Any) -> pb.Item:  # noqa: N802
+        """One item of the catalogue."""
+        if not request.item_id:
+            await _refuse(context, "item_id: empty")
+        number = self.table.number(request.item_id)
+        if number is None:
+            await _abort(context, grpc.StatusCode.NOT_FOUND, f"no item has the id {request.item_id[:80]!r}")
+        row = self.table.rows([number])[0]
+        return conversion.item_to(row, self.engine.release, self.table.generation)
+
+    async def Encode(self, request: pb.EncodeRequest, context: Any) -> pb.EncodeResponse:  # noqa: N802
+        """What the tokenizer makes of texts."""
+        if not 1 <= len(request.texts) <= self.settings.max_batch:
+            await _refuse(
+                context, f"texts: {len(request.texts)}, where 1 to {self.settings.max_batch} are possible"
+            )
+        try:
+            for text in request.texts:
+                check_query(text, self.limits.query_bytes)
+        except UsageError as error:
+            await _refuse(context, str(error))
+        async with _Admission(self, context, 1):
+            left = await self._time_left(context)
+            try:
+                encodings = await self.engine.encode(list(request.texts), left - _RESERVE_S)
+            except UsageError as error:
+                await _refuse(context, str(error))
+            except EngineLateError as error:
+                await _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
+            except EngineUnavailableError as error:
+                await _abort(context, grpc.StatusCode.UNAVAILABLE, str(error))
+            except ServingError as error:
+                await _abort(context, grpc.StatusCode.INTERNAL, str(error))
+        return pb.EncodeResponse(
+            encodings=[conversion.encoding_to(one, request.vectors) for one in encodings],
+            release=self.engine.release,
+        )
+
+    async def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:  # noqa: N802
+        """What is being served, and how it goes."""
+        return pb.StatusResponse(
+            release=self.engine.release,
+            generation=self.table.generation,
+            items=len(self.table),
+            models_ready=await self.engine.ready(),
+            in_flight=self._in_flight,
+            answered=self._answered,
+            degraded=self._degraded,
+            refused=self._refused,
+            uptime_s=time.monotonic() - self._started,
+            default_beams=self.engine.beams,
+            max_k=self.limits.k,
+        )
+
+    async def _checked(self, message: pb.SearchRequest, context: Any, where: str) -> SearchRequest:
+        try:
+            if len(message.request_id) > _MAX_REQUEST_ID:
+                raise UsageError(f"request_id: longer than {_MAX_REQUEST_ID} characters")
+            request = conversion.request_from(message)
+            self.limits.check(request)
+        except UsageError as error:
+            await _refuse(context, f"{where}{error}")
+        return request
+
+    async def _time_left(self, context: Any) -> float:
+        """Seconds until the client's deadline or ours; aborts when that is too little for anything."""
+        left: float | None = context.time_remaining()
+        left = self.settings.deadline_ms / 1000 if left is None else left
+        if left < _TOO_LATE_S:
+            await _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, "too little time is left for any answer")
+        return left
+
+    async def _answer(self, request: SearchRequest, request_id: str, context: Any) -> SearchAnswer:
+        """Ask the models; without them in time, answer with what is most clicked."""
+        started = time.perf_counter()
+        left = await self._time_left(context)
+        why = ""
+        try:
+            state = await self.states.of(request.user_id)
+            if left <= _RESERVE_S:
+                raise EngineLateError("the deadline is too near to ask the models")
+            answer = await self.engine.search(request, state, left - _RESERVE_S)
+        except UsageError as error:
+            await _refuse(context, str(error))
+        except ServingError as error:
+            why = str(error)
+            if not isinstance(error, EngineLateError | EngineUnavailableError):
+                _LOG.error("a search failed: %s", why)
+            answer = self._most_clicked(request)
+            self._degraded += 1
+        self._answered += 1
+        took = 1000 * (time.perf_counter() - started)
+        answer = replace(answer, request_id=request_id or uuid.uuid4().hex, took_ms=took)
+        _log_request(request, answer, why)
+        return answer
+
+    def _most_clicked(self, request: SearchRequest) -> SearchAnswer:
+        allowed = passing(self.table.items, request.filters) if request.filters else None
+        found = self.fallback.items(request.query, allowed)[request.offset : request.offset + request.k]
+        hits = tuple(
+            Hit(request.offset + at + 1, *row, score=0.0, log_prob=0.0, parts={})
+            for at, row in enumerate(self.table.rows(found))
+        )
+        return SearchAnswer(hits, self.engine.release, self.table.generation, degraded=True)
+
+
+class _Admission:
+    """Takes in ``count`` searches, or turns them away while too many are under way."""
+
+    def __init__(self, gateway: Gateway, context: Any, count: int) -> None:
+        self._gateway, self._context, self._count = gateway, context, count
+
+    async def __aenter__(self) -> None:
+        gateway = self._gateway
+        if gateway._in_flight + self._count > gateway.settings.max_in_flight:
+            gateway._refused += self._count
+            await _abort(
+                self._context,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{gateway._in_flight} searches are under way, of {gateway.settings.max_in_flight} at most",
+            )
+        gateway._in_flight += self._count
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._gateway._in_flight -= self._count
+
+
+async def _abort(context: Any, code: grpc.StatusCode, why: str) -> NoReturn:
+    """End the call with a status. ``context.abort`` raises, which the type checker has to be told."""
+    await context.abort(code, why)
+    raise AssertionError
+
+
+async def _refuse(context: Any, why: str) -> NoReturn:
+    await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, why)
+
+
+def _log_request(request: SearchRequest, answer: SearchAnswer, why: str) -> None:
+    """One line of JSON a search."""
+    if not REQUESTS.isEnabledFor(logging.INFO):
+        return
+    line: dict[str, Any] = {
+        "ts": round(time.time(), 3),
+        "request_id": answer.request_id,
+        "query": request.query,
+        "user_id": request.user_id,
+        "k": request.k,
+        "offset": request.offset,
+        "hits": len(answer.hits),
+        "release": answer.release,
+        "generation": answer.generation,
+        "degraded": answer.degraded,
+        "took_ms": round(answer.took_ms, 2),
+    }
+    if why:
+        line["why"] = why
+    REQUESTS.info(json.dumps(line, ensure_ascii=False))
