@@ -52,6 +52,8 @@ class Seq2SeqConfig(Section):
     """Longest prompt in tokens; longer ones are cut on the right."""
     text_limit: int = Field(default=48, ge=2, le=512)
     """Longest target text in tokens."""
+    text_negatives: int = Field(default=1_024, ge=0)
+    """Random tokens that a text task's softmax runs over beside the batch's own; 0: the whole vocabulary."""
     head_rank: tuple[int, ...] = (0, 0, 64, 32)
     """Rank of each level's head, 0 is full; the last number holds for all deeper levels. Deep levels have noisy
     codes, and few free parameters keep their heads from learning training items by heart."""

@@ -11,8 +11,7 @@ import numpy as np
 
 from onesearch_seq2seq.config import Dimensions
 from onesearch_seq2seq.graphs import Graph, Precision, linear
-
-_FORBIDDEN = np.float32(-1e9)  # finite: a prompt without a token sees everything instead of nothing (NaN)
+from onesearch_seq2seq.model import UNSEEN
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class NetworkGraph:
         x = g.Concat(prefix, self.norm(x, "encoder.input_norm"), axis=1)
         before = g.Expand(True, g.shape(g.size(prefix, 0), g.size(prefix, 1)))
         seen = g.Unsqueeze(g.Concat(before, mask, axis=1), [1, 2])
-        bias = g.Where(seen, np.float32(0), _FORBIDDEN)
+        bias = g.Where(seen, np.float32(0), np.float32(UNSEEN))
         for number in range(self.dims.layers):
             layer = f"encoder.layers.{number}"
             x = self._residual(

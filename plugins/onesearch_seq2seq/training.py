@@ -50,8 +50,12 @@ def sid_loss(model: Seq2Seq, tables: TreeTables, batch: Batch, vectors: Tensor) 
     return (losses * weight).sum() / weight.sum()
 
 
-def text_loss(model: Seq2Seq, batch: Batch, device: torch.device) -> Tensor:
-    """Weighted mean over examples of the mean next-token loss of their target texts."""
+def text_loss(model: Seq2Seq, batch: Batch, device: torch.device, negatives: int = 0) -> Tensor:
+    """Weighted mean over examples of the mean next-token loss of their target texts.
+
+    With ``negatives`` the softmax runs over the batch's own target tokens and so many random others, whose share of
+    the sum is scaled up to stand for all others: the full vocabulary costs several times the rest of the network.
+    """
     assert batch.targets is not None and batch.target_mask is not None, "a batch of a text task"
     targets = torch.from_numpy(batch.targets).to(device)
     mask = torch.from_numpy(batch.target_mask).to(device)
@@ -59,8 +63,17 @@ def text_loss(model: Seq2Seq, batch: Batch, device: torch.device) -> Tensor:
     memory, seen = model.encode(
         torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.mask).to(device)
     )
-    logits = model.text_logits(model.decode(inputs, memory, seen)[mask])
-    losses = F.cross_entropy(logits.float(), targets[mask], reduction="none")
+    states = model.decode(inputs, memory, seen)[mask]
+    own, wanted = targets[mask].unique(return_inverse=True)
+    others = model.shape.text - len(own)
+    if 0 < negatives < others:
+        drawn = torch.randint(model.shape.text, (negatives,), device=device)
+        drawn = drawn[~torch.isin(drawn, own)]
+        logits = model.text_logits(states, torch.cat([own, drawn])).float()
+        logits[:, len(own) :] += math.log(others / max(1, len(drawn)))
+        losses = F.cross_entropy(logits, wanted, reduction="none")
+    else:
+        losses = F.cross_entropy(model.text_logits(states).float(), own[wanted], reduction="none")
     counts = mask.sum(dim=1)
     weight = (torch.from_numpy(batch.weight).to(device) / counts.clamp(min=1)).repeat_interleave(counts)
     return (losses * weight).sum() / weight.sum()
@@ -162,7 +175,7 @@ class StageTrainer:
             if batch.leaf is not None:
                 loss = sid_loss(self.model, self.tables, batch, self.vectors)
             else:
-                loss = text_loss(self.model, batch, self.device)
+                loss = text_loss(self.model, batch, self.device, self.config.text_negatives)
         if not torch.isfinite(loss):
             raise UsageError(
                 f"training diverged at step {step}: the loss is {loss.item()}; lower the learning rate"
