@@ -176,9 +176,17 @@ def _check_offer(role: Role, offer: Any) -> None:
     try:
         offer.config()
     except ValidationError as error:
-        fields = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        fields = _fields(error)
         model = offer.config.__name__
         raise PluginError(f"{where}: every field of {model} needs a default, not so: {fields}") from error
+    try:
+        offer.config.model_validate(offer.quick)
+    except ValidationError as error:
+        raise PluginError(f"{where}: its quick settings do not fit: {_fields(error)}") from error
+
+
+def _fields(error: ValidationError) -> str:
+    return ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
 
 
 def _check_free(offers: Sequence[tuple[Role, Offer]], registered: Sequence[Registered]) -> None:

@@ -45,7 +45,7 @@ def check_plugins(
     name: Annotated[str | None, typer.Argument(help="A component's or plugin's name; none: all.")] = None,
     role: Annotated[str | None, typer.Option(help=f"Only this role: {', '.join(ROLES)}.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Configuration file with settings for the check.")
+        Path | None, typer.Option(help="Check with these settings, not with the quick ones.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -61,7 +61,7 @@ def check_plugins(
     rows: list[dict[str, Any]] = []
     for entry in chosen:
         picked = names.get(entry.role) == entry.offer.name
-        rows += _check(entry, settings[entry.role].model_dump() if picked else {}, plugins, progress)
+        rows += _check(entry, settings[entry.role].model_dump() if picked else None, plugins, progress)
     failed = [row for row in rows if not row["kept"]]
     if json:
         print_json({"checks": rows, "failed": len(failed), "refused": _refused(plugins)})
@@ -86,7 +86,7 @@ def _chosen(plugins: Plugins, name: str | None, role: str | None) -> list[Regist
 
 
 def _check(
-    entry: Registered, settings: dict[str, Any], plugins: Plugins, progress: RichProgress
+    entry: Registered, settings: dict[str, Any] | None, plugins: Plugins, progress: RichProgress
 ) -> list[dict[str, Any]]:
     # Imported late: it brings the store and the training data's types, which listing does without.
     from onesearch.contracts.conformance import checks

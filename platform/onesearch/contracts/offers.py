@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -36,6 +37,7 @@ class Offer:
         learner: ``"package.module:Class"`` of the learning half; imported only where learning happens.
         server: ``"package.module:Class"`` of the serving half; never imports torch.
         summary: one line for ``onesearch plugins list``.
+        quick: settings (a TOML table's worth) that fit in seconds: what the conformance suite uses by default.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Offer:
     learner: str
     server: str
     summary: str = ""
+    quick: Mapping[str, Any] = field(default_factory=dict)
 
     def learner_class(self) -> type[Learner]:
         """Import the learning half."""

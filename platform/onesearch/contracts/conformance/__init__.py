@@ -60,13 +60,13 @@ def checks(
 
     Args:
         role: which of the four it is. name: the name it is offered by.
-        settings: its configuration, as the TOML table holds it; small sizes keep the suite quick.
+        settings: its configuration, as the TOML table holds it; None: the offer's quick one.
         plugins: where to look it up; None: what is installed.
 
     Raises:
         ConfigError: nothing of that name is offered, or the settings do not fit.
     """
-    run = suite(Subject(role, name, settings or {}, plugins or load_plugins()))
+    run = suite(Subject(role, name, settings, plugins or load_plugins()))
     # In the order of definition, the base's first.
     kinds = reversed(type(run).__mro__)
     methods = {key: None for kind in kinds for key in vars(kind) if key.startswith("check_")}

@@ -18,7 +18,7 @@ def main(role: str, name: str, settings: str, world: str, exported: str, target:
     from onesearch.contracts.conformance._world import World
     from onesearch.plugins import load_plugins
 
-    subject = Subject(cast(Role, role), name, {}, load_plugins())
+    subject = Subject(cast(Role, role), name, None, load_plugins())
     subject.config = subject.offer.config.model_validate_json(settings)
     subject.world = World(Path(world))
     suite = conformance.suite(subject)

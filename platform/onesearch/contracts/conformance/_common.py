@@ -30,11 +30,13 @@ Answers = dict[str, np.ndarray]
 class Subject:
     """One component under check: fitted once, when the first check asks for it."""
 
-    def __init__(self, role: Role, name: str, settings: Mapping[str, Any], plugins: Plugins) -> None:
+    def __init__(self, role: Role, name: str, settings: Mapping[str, Any] | None, plugins: Plugins) -> None:
         self.role = role
         self.offer: Offer = plugins.offer(role, name)
         try:
-            self.config: BaseModel = self.offer.config.model_validate(settings)
+            self.config: BaseModel = self.offer.config.model_validate(
+                self.offer.quick if settings is None else settings
+            )
         except ValidationError as error:
             raise ConfigError(f"{role} '{name}': settings do not fit: {error}") from error
         self._temporary = tempfile.TemporaryDirectory(prefix="onesearch-check-")
