@@ -167,10 +167,10 @@ def write_release(
     target = releases / check_name(name)
     if target.exists():
         raise UsageError(f"release '{name}' exists already in {releases}; releases are never overwritten")
-    releases.mkdir(parents=True, exist_ok=True)
-    _sweep(releases)
     draft = releases / f".draft-{os.getpid()}-{name}"
     try:
+        releases.mkdir(parents=True, exist_ok=True)
+        _sweep(releases)
         shutil.copytree(source, draft)
         (draft / CONFIG).write_text(config.dump(), encoding="utf-8")
         manifest = Manifest(
