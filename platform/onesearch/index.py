@@ -1,4 +1,4 @@
-"""The catalogue as serving sees it: items, their SIDs and vectors, and the live prefix tree that search walks."""
+"""The catalogue as serving sees it: items, their SIDs and vectors, and the live prefix tree of searches."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class LiveTree:
 
     Attributes:
         tree: the legal SIDs.
-        log_mass: L arrays f32[n_{ℓ+1}], log of the popularity below each node; -inf where nothing below is live.
+        log_mass: L arrays f32[n_{ℓ+1}], log of the popularity below each node; -inf where nothing is live.
         vectors: L arrays f16[n_{ℓ+1}, D], mean e° of the items below each node: what guides the beams.
         generation: number of the catalogue generation; answers carry it.
         item_alive: bool[N] narrowed by filters, None when every item is alive.
@@ -62,7 +62,7 @@ class LiveTree:
         return replace(self, log_mass=_log_mass(self.tree, mass), item_alive=item_alive)
 
     def expand(self, leaves: np.ndarray, log_probs: np.ndarray, limit: int | None = None) -> Candidates:
-        """Leaves i32[B, K] → their live items, the most popular of a shared SID first; at most ``limit`` a request."""
+        """Leaves i32[B, K] → their live items, a SID's most popular first; at most ``limit`` a request."""
         first, items = self.tree.leaf_first_item, self.tree.leaf_items
         rows: list[tuple[np.ndarray, np.ndarray]] = []
         for row, scores in zip(leaves, log_probs, strict=True):
@@ -111,7 +111,7 @@ class CatalogueIndex:
         levels: tuple[int, ...],
         generation: int = 0,
     ) -> CatalogueIndex:
-        """Build tree and live arrays from the items' SIDs, vectors and popularity (all in the order of ``items``)."""
+        """Build tree and live arrays from SIDs, vectors and popularity, all in the order of ``items``."""
         vectors = np.asarray(vectors, dtype=np.float16)
         popularity = np.asarray(popularity, dtype=np.float32)
         tree = PrefixTree.build(sids, levels, popularity)
@@ -139,13 +139,16 @@ class CatalogueIndex:
         folder.mkdir(parents=True, exist_ok=True)
         self.items.write_parquet(folder / "items.parquet")
         arrays = {"sids": self.sids, "vectors": self.vectors, "popularity": self.popularity}
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "arrays.safetensors")
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+            folder / "arrays.safetensors",
+        )
         about = {"levels": list(self.live.tree.levels), "generation": self.live.generation}
         (folder / "index.json").write_text(json.dumps(about))
 
     @classmethod
     def load(cls, folder: Path) -> CatalogueIndex:
-        """Read what :meth:`save` wrote and rebuild the tree. Raises ArtifactError naming what does not fit."""
+        """Read what :meth:`save` wrote, rebuild the tree. Raises ArtifactError naming what does not fit."""
         try:
             about = json.loads((folder / "index.json").read_text())
             arrays = load_file(folder / "arrays.safetensors")
@@ -166,7 +169,11 @@ class CatalogueIndex:
 
 def passing(items: pl.DataFrame, filters: Filters) -> np.ndarray:
     """bool[N]: which items (with :data:`ITEM_COLUMNS`) pass the filters."""
-    if filters.min_price is not None and filters.max_price is not None and filters.min_price > filters.max_price:
+    if (
+        filters.min_price is not None
+        and filters.max_price is not None
+        and filters.min_price > filters.max_price
+    ):
         raise UsageError(f"filters: min_price {filters.min_price} is above max_price {filters.max_price}")
     condition = pl.lit(True)
     if filters.category:
@@ -195,6 +202,10 @@ def _node_vectors(tree: PrefixTree, vectors: np.ndarray) -> tuple[np.ndarray, ..
     if not tree.leaf_count:
         return tuple(np.zeros((0, vectors.shape[1]), np.float16) for _ in tree.levels)
     counts = np.diff(tree.leaf_first_item).astype(np.float32)
-    leaf_sums = np.add.reduceat(vectors[tree.leaf_items].astype(np.float32), tree.leaf_first_item[:-1], axis=0)
+    leaf_sums = np.add.reduceat(
+        vectors[tree.leaf_items].astype(np.float32), tree.leaf_first_item[:-1], axis=0
+    )
     sums, numbers = tree.node_sums(leaf_sums), tree.node_sums(counts)
-    return tuple((total / number[:, None]).astype(np.float16) for total, number in zip(sums, numbers, strict=True))
+    return tuple(
+        (total / number[:, None]).astype(np.float16) for total, number in zip(sums, numbers, strict=True)
+    )

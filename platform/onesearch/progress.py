@@ -1,4 +1,4 @@
-"""Progress of long work, told to whoever looks: a rich bar on a terminal, lines in a log, nothing in a test."""
+"""Progress of long work, told to whoever looks: a bar on a terminal, lines in a log, nothing in a test."""
 
 from __future__ import annotations
 

@@ -42,15 +42,15 @@ def parse_sid(text: str) -> tuple[int, ...]:
 class PrefixTree:
     """The legal SIDs as CSR arrays, numbered breadth first.
 
-    Depth 0 is the root, depth L holds the leaves. The nodes of a depth stand in the lexicographic order of their
-    prefixes, so that the children of a node are neighbours: child ``j`` of node ``p`` at depth ℓ is node
-    ``first_child[ℓ][p] + j`` of depth ℓ+1, whose code is ``code[ℓ][first_child[ℓ][p] + j]``.
+    Depth 0 is the root, depth L holds the leaves. The nodes of a depth stand in the lexicographic order of
+    their prefixes, so that the children of a node are neighbours: child ``j`` of node ``p`` at depth ℓ is
+    node ``first_child[ℓ][p] + j`` of depth ℓ+1, whose code is ``code[ℓ][first_child[ℓ][p] + j]``.
 
     Attributes:
         levels: codebook size of each level, L numbers.
         first_child: L arrays i32[n_ℓ + 1], ℓ = 0 … L-1, n_0 = 1.
         code: L arrays i32[n_{ℓ+1}].
-        leaf_first_item: i32[n_L + 1]; leaf ``f`` holds ``leaf_items[leaf_first_item[f]:leaf_first_item[f + 1]]``.
+        leaf_first_item: i32[n_L + 1]; leaf ``f`` holds the items ``leaf_items[first[f]:first[f + 1]]``.
         leaf_items: i32[N], item numbers, the most popular of a leaf first.
     """
 
@@ -68,7 +68,7 @@ class PrefixTree:
         popularity: np.ndarray | None = None,
         items: np.ndarray | None = None,
     ) -> PrefixTree:
-        """Build from SIDs i32[N, L]; item numbers default to 0 … N-1; ``popularity`` f32[N] orders equal SIDs."""
+        """Build from SIDs i32[N, L]; numbers default to 0 … N-1; ``popularity`` f32[N] orders equals."""
         sids = np.asarray(sids, dtype=np.int32)
         if sids.ndim != 2 or sids.shape[1] != len(levels):
             raise UsageError(f"SIDs of shape {sids.shape} do not fit {len(levels)} levels")
@@ -79,7 +79,9 @@ class PrefixTree:
                 f"SID of row {row} has code {sids[row, level]} at level {level}, which has {levels[level]} codes"
             )
         numbers = np.arange(count, dtype=np.int32) if items is None else np.asarray(items, dtype=np.int32)
-        weight = np.zeros(count, dtype=np.float32) if popularity is None else np.asarray(popularity, np.float32)
+        weight = (
+            np.zeros(count, dtype=np.float32) if popularity is None else np.asarray(popularity, np.float32)
+        )
         order = np.lexsort((numbers, -weight, *(sids[:, level] for level in range(depth - 1, -1, -1))))
         ranked = sids[order]
         first_child: list[np.ndarray] = []

@@ -12,7 +12,18 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from onesearch.errors import ArtifactError
 
-SPECIALS = ("<pad>", "<bos>", "<eos>", "<sep>", "<unk>", "<mask>", "<query>", "<item>", "<category>", "<none>")
+SPECIALS = (
+    "<pad>",
+    "<bos>",
+    "<eos>",
+    "<sep>",
+    "<unk>",
+    "<mask>",
+    "<query>",
+    "<item>",
+    "<category>",
+    "<none>",
+)
 PAD, BOS, EOS, SEP, UNK, MASK, QUERY, ITEM, CATEGORY, NONE = range(len(SPECIALS))
 
 
@@ -65,7 +76,10 @@ class Vocabulary:
 
     def text_ids(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         """Token ids of each text, at most ``limit``."""
-        return [encoding.ids[:limit] for encoding in self.text.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [
+            encoding.ids[:limit]
+            for encoding in self.text.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
 
     def text_of(self, ids: Sequence[int]) -> str:
         """The text of token ids; specials and SID codes are left out."""

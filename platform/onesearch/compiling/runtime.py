@@ -25,7 +25,9 @@ class Session:
     def run(self, feeds: Mapping[str, np.ndarray | ort.OrtValue]) -> dict[str, np.ndarray]:
         """Run the graph on named arrays (or OrtValues that were bound once); return its named outputs."""
         values: dict[str, Any] = {
-            name: value if isinstance(value, ort.OrtValue) else ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
+            name: value
+            if isinstance(value, ort.OrtValue)
+            else ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
             for name, value in feeds.items()
         }
         results = self._session.run_with_ort_values(list(self.outputs), values)

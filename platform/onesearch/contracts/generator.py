@@ -28,8 +28,8 @@ class SearchResult:
     Attributes:
         leaves: i32[B, K], the leaf of the prefix tree (row of ``tree.leaf_sids``); -1 past the last one.
         log_probs: f32[B, K], non-increasing; -inf past the last one.
-        dropped: f32[B], the best log-probability among all prefixes that the search cut (-inf: none). The first k
-            results are exact (no wider beam could change them) when ``log_probs[:, k-1] >= dropped``.
+        dropped: f32[B], the best log-probability among all prefixes that the search cut (-inf: none). The
+            first k results are exact (no wider beam could change them) when ``log_probs[:, k-1] >= dropped``.
         dropped_mass: f32[B], log of the summed probability of all prefixes cut: at most
             ``floor(exp(dropped_mass - log_probs[:, k-1]))`` SIDs can be missing from the top k.
         branches: i32[B, L], legal branches looked at, level by level.
@@ -64,7 +64,7 @@ class GeneratorServer(Server):
     ) -> SearchResult:
         """The best SIDs for B prompts, K = ``beams`` at most.
 
-        ``query_vec`` f32[B, D] is the fused, normalised e_q°. ``tree`` holds the live arrays, already narrowed by the
-        request's filters. ``guide`` switches parts of the score off for evaluation: ``generator`` leaves the prior
-        out, ``prior_only`` the network.
+        ``query_vec`` f32[B, D] is the fused, normalised e_q°. ``tree`` holds the live arrays, already
+        narrowed by the request's filters. ``guide`` switches parts of the score off for evaluation:
+        ``generator`` leaves the prior out, ``prior_only`` the network.
         """

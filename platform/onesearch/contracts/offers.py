@@ -1,8 +1,9 @@
 """What a hook returns, and what every component shares.
 
-A component has two halves. The *learner* fits, saves, loads and exports; it may import torch. The *server* reads
-what the learner exported and answers requests with numpy arrays; it never imports torch. An :class:`Offer` names
-both by their import paths, so that a plugin's entry point can be imported in either environment.
+A component has two halves. The *learner* fits, saves, loads and exports; it may import torch. The *server*
+reads what the learner exported and answers requests with numpy arrays; it never imports torch. An
+:class:`Offer` names both by their import paths, so that a plugin's entry point can be imported in either
+environment.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Offer:
         learner: ``"package.module:Class"`` of the learning half; imported only where learning happens.
         server: ``"package.module:Class"`` of the serving half; never imports torch.
         summary: one line for ``onesearch plugins list``.
-        quick: settings (a TOML table's worth) that fit in seconds: what the conformance suite uses by default.
+        quick: settings (a TOML table's worth) that fit in seconds, for the conformance suite.
     """
 
     name: str
@@ -74,8 +75,8 @@ class ServingContext:
         release: the release's folder (read-only).
         vocabulary: the id space of prompts: text tokens and SID codes.
         index: the catalogue's items, SIDs, vectors and prefix tree.
-        runtime: makes sessions of exported graphs (ONNX Runtime or TensorRT), with the threads this process may use.
-        siblings: the other components' folders by role, for a reward that reads the tokenizer's artifacts, say.
+        runtime: makes sessions of exported graphs with this process' share of the threads.
+        siblings: the other components' folders by role: a reward may read the tokenizer's artifacts, say.
     """
 
     release: Path
@@ -104,7 +105,7 @@ class Learner(ABC):
 
     @abstractmethod
     def export(self, folder: Path) -> None:
-        """Write what the serving half opens: ONNX graphs with named, typed, batched tensors, and plain data."""
+        """Write what the server opens: ONNX graphs with named, typed, batched tensors, and plain data."""
 
 
 class Server(ABC):
@@ -113,4 +114,7 @@ class Server(ABC):
     @classmethod
     @abstractmethod
     def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
-        """Open what the learner exported to ``folder``. Raises ArtifactError naming the file that does not fit."""
+        """Open what the learner exported to ``folder``.
+
+        Raises ArtifactError naming the file that does not fit.
+        """

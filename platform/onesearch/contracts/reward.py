@@ -53,4 +53,4 @@ class RewardServer(Server):
         states: Sequence[ShopperState],
         candidates: Candidates,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Totals f32[B, K] (higher is better; -inf on padding) and weighted parts f32[B, K, parts] that sum to them."""
+        """Totals f32[B, K], -inf on padding; parts f32[B, K, P], weighted, that sum to them."""

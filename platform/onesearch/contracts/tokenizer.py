@@ -38,14 +38,14 @@ class TokenizerLearner(Learner):
 
     @abstractmethod
     def fit(self, store: Store, work: Path, progress: Progress) -> dict[str, Any]:
-        """Fit on a store's items and logs, resumable from ``work``; return the report's figures (JSON-able)."""
+        """Fit on a store's items and logs, resumable from ``work``; return the report's figures for JSON."""
 
     @abstractmethod
     def encode_items(self, items: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """SIDs i32[N, L] and fused normalised embeddings e° f32[N, D] of catalogue rows (frozen codebooks).
 
-        For the items the tokenizer was fitted on these are the collision-aware assigned SIDs; for others the same
-        rule against the frozen codebooks.
+        For the items the tokenizer was fitted on these are the collision-aware assigned SIDs; for others the
+        same rule against the frozen codebooks.
         """
 
     @abstractmethod
@@ -77,4 +77,4 @@ class TokenizerServer(Server):
 
     @abstractmethod
     def describe(self, sid: Sequence[int]) -> list[str]:
-        """What each code of a SID means: the keywords typical of the items that carry it, one string a level."""
+        """What each code of a SID means: keywords typical of the items that carry it, one string a level."""

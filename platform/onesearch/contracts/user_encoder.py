@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShopperState:
-    """What is known of a shopper when a request arrives: item numbers and times, oldest first; empty when unknown."""
+    """What is known of a shopper when a request arrives: oldest first; empty when unknown."""
 
     user_id: str = ""
     clicks: tuple[int, ...] = ()
