@@ -17,7 +17,8 @@ CATEGORY_SEPARATOR = "\x1f"
 
 def write_filters(filters: Filters) -> bytes:
     """Filters as JSON; no filters are empty bytes."""
-    return _json({name: value for name, value in asdict(filters).items() if value not in ((), None, False)})
+    given = {name: value for name, value in asdict(filters).items() if value != getattr(Filters(), name)}
+    return _json(given)
 
 
 def read_filters(raw: bytes) -> Filters:

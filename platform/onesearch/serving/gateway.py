@@ -34,7 +34,7 @@ MODELS = "onesearch.models"
 REQUESTS = logging.getLogger("onesearch.requests")
 _LOG = logging.getLogger("onesearch.gateway")
 
-# Kept back from the deadline to write and send an answer; with less than the second even the fallback is too late.
+# Kept back from the deadline to send an answer; with less than the second even the fallback is too late.
 _RESERVE_S = 0.010
 _TOO_LATE_S = 0.002
 _MAX_MESSAGE = 4 * 1024 * 1024

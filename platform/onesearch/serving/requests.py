@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -185,3 +186,39 @@ class SearchAnswer:
     explanation: Explanation | None = None
     request_id: str = ""
     took_ms: float = 0.0
+
+
+def parse_filters(texts: Sequence[str]) -> Filters:
+    """Filters as people write them: ``category=rug``, ``brand=Oak & Co``, ``price=10..50``, ``in_stock``.
+
+    Several categories or brands are alternatives. Raises UsageError quoting the one that does not fit.
+    """
+    category: list[str] = []
+    brands: list[str] = []
+    low = high = None
+    in_stock = False
+    for text in texts:
+        name, given, value = text.partition("=")
+        match name.strip(), value.strip():
+            case "category", value if value:
+                category.append(value)
+            case "brand", value if value:
+                brands.append(value)
+            case "price", value if ".." in value:
+                low, high = (_price(end, text) for end in value.split("..", 1))
+            case "in_stock", value if not given or value in ("true", "yes", "1"):
+                in_stock = True
+            case _:
+                raise UsageError(
+                    f"filter {text!r}: write category=NAME, brand=NAME, price=LOW..HIGH or in_stock"
+                )
+    return Filters(tuple(category), tuple(brands), low, high, in_stock)
+
+
+def _price(text: str, whole: str) -> float | None:
+    if not text.strip():
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"filter {whole!r}: {text!r} is not a price") from error

@@ -1,0 +1,287 @@
+"""The gateway over real gRPC, with the pipeline in this process as its engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from onesearch.config import ServingConfig
+from onesearch.contracts import ShopperState
+from onesearch.errors import ServingError, UsageError
+from onesearch.serving.catalogue import ItemTable
+from onesearch.serving.client import AsyncClient, GatewayError
+from onesearch.serving.engine import EngineLateError, EngineUnavailableError
+from onesearch.serving.fallback import MostClicked
+from onesearch.serving.gateway import MODELS, SERVICE, Gateway
+from onesearch.serving.pipeline import Pipeline
+from onesearch.serving.proto import onesearch_pb2 as pb
+from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
+from onesearch.serving.requests import Encoding, Filters, SearchAnswer, SearchRequest
+
+
+class InProcess:
+    """An engine that is not behind a server, and can be slow or broken."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline, self.release, self.beams = pipeline, "toy", 32
+        self.sleep_s = 0.0
+        self.broken: Exception | None = None
+        self.states: list[ShopperState] = []
+
+    async def search(self, request: SearchRequest, state: ShopperState, timeout_s: float) -> SearchAnswer:
+        await self._work(timeout_s)
+        self.states.append(state)
+        return self.pipeline.search(request)
+
+    async def encode(self, texts: Sequence[str], timeout_s: float) -> tuple[Encoding, ...]:
+        await self._work(timeout_s)
+        vectors = self.pipeline.tokenizer.embed(texts)
+        sids = self.pipeline.tokenizer.quantise(vectors).tolist()
+        return tuple(
+            Encoding(text, (), tuple(sid), ("",) * len(sid), vector)
+            for text, sid, vector in zip(texts, sids, vectors, strict=True)
+        )
+
+    async def ready(self, timeout_s: float = 0.5) -> bool:
+        return self.broken is None
+
+    async def _work(self, timeout_s: float) -> None:
+        if self.broken is not None:
+            raise self.broken
+        try:
+            await asyncio.wait_for(asyncio.sleep(self.sleep_s), timeout_s)
+        except TimeoutError as error:
+            raise EngineLateError("late") from error
+
+
+@asynccontextmanager
+async def _running(pipeline: Pipeline, **settings: Any) -> AsyncIterator[tuple[AsyncClient, InProcess]]:
+    engine = InProcess(pipeline)
+    table = ItemTable.of(pipeline.context.index)
+    gateway = Gateway(engine, table, MostClicked(table), ServingConfig(**settings))  # type: ignore[arg-type]
+    port = await gateway.start("127.0.0.1", 0)
+    try:
+        async with AsyncClient(f"127.0.0.1:{port}") as client:
+            yield client, engine
+    finally:
+        await gateway.stop(0)
+
+
+async def test_answers_are_those_of_the_pipeline(pipeline: Pipeline) -> None:
+    async with _running(pipeline) as (client, engine):
+        answer = await client.search("red lamp", k=4, explain=True, user_id="somebody new")
+        expected = pipeline.search(SearchRequest("red lamp", k=4, explain=True))
+        assert answer.hits == expected.hits and answer.explanation == expected.explanation
+        assert (answer.release, answer.generation, answer.degraded) == ("toy", 7, False)
+        assert answer.request_id and answer.took_ms > 0
+        assert engine.states == [ShopperState("somebody new")]
+
+
+async def test_ten_items_where_k_is_not_given(pipeline: Pipeline) -> None:
+    async with _running(pipeline) as (client, _):
+        response = await client._stub.Search(pb.SearchRequest(query="lamp", request_id="mine"))
+        assert len(response.hits) == 10 and response.request_id == "mine"
+
+
+BAD = [
+    ({"query": ""}, "query: empty"),
+    ({"query": "x" * 100_000}, "query: longer"),
+    ({"query": "a\x00b"}, "control character"),
+    ({"query": "q", "k": 0}, "k: 0"),
+    ({"query": "q", "k": 10_000}, "k: 10000"),
+    ({"query": "q", "offset": 10_000}, "offset"),
+    ({"query": "q", "beams": 0}, "beams"),
+    ({"query": "q", "filters": Filters(min_price=float("inf"))}, "min_price"),
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), BAD)
+async def test_bad_requests_are_invalid_arguments(
+    pipeline: Pipeline, fields: dict[str, Any], said: str
+) -> None:
+    async with _running(pipeline) as (client, engine):
+        with pytest.raises(UsageError, match=said):
+            await client.search(**fields)
+        with pytest.raises(UsageError, match=f"request 1: .*{said}"):
+            await client.batch_search([SearchRequest("fine"), SearchRequest(**fields)])
+        assert engine.states == []  # nothing of a bad batch is begun
+
+
+async def test_what_a_component_refuses_is_an_invalid_argument(pipeline: Pipeline) -> None:
+    async with _running(pipeline) as (client, _):
+        with pytest.raises(UsageError, match="bad luck"):
+            await client.search("lamp", beams=13)
+
+
+async def test_settings_bound_requests(pipeline: Pipeline) -> None:
+    async with _running(pipeline, max_k=20, max_query_bytes=16, max_batch=2) as (client, _):
+        with pytest.raises(UsageError, match="k: 21 is not between 1 and 20"):
+            await client.search("lamp", k=21)
+        with pytest.raises(UsageError, match="longer than 16"):
+            await client.search("x" * 17)
+        with pytest.raises(UsageError, match="requests: 3"):
+            await client.batch_search(["a", "b", "c"])
+        with pytest.raises(UsageError, match="requests: 0"):
+            await client.batch_search([])
+
+
+async def test_batches_are_answered_in_order(pipeline: Pipeline) -> None:
+    async with _running(pipeline) as (client, _):
+        queries = ["red lamp", "wool rug", "oak desk"]
+        answers = await client.batch_search(queries, k=3)
+        for query, answer in zip(queries, answers, strict=True):
+            assert answer.hits == pipeline.search(SearchRequest(query, k=3)).hits
+
+
+async def test_items_are_looked_up(pipeline: Pipeline) -> None:
+    async with _running(pipeline) as (client, _):
+        found = await client.get_item("i3")
+        assert found == ItemTable.of(pipeline.context.index).rows([3])[0]
+        assert await client.get_item("nothing") is None
+        with pytest.raises(UsageError, match="item_id: empty"):
+            await client.get_item("")
+
+
+async def test_texts_are_encoded(pipeline: Pipeline) -> None:
+    async with _running(pipeline) as (client, engine):
+        bare, whole = await client.encode(["oak"]), await client.encode(["oak", "灯"], vectors=True)
+        assert bare[0].sid == whole[0].sid and bare[0].vector.shape == (0,) and whole[1].vector.shape == (16,)
+        for texts in ([], ["ok", ""]):
+            with pytest.raises(UsageError):
+                await client.encode(texts)
+        engine.broken = EngineUnavailableError("down")
+        with pytest.raises(GatewayError) as caught:
+            await client.encode(["oak"])
+        assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+        engine.broken, engine.sleep_s = None, 5
+        with pytest.raises(GatewayError) as caught:
+            await client.encode(["oak"], timeout_s=0.2)
+        assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("trouble", [EngineUnavailableError("down"), ServingError("reward X failed")])
+async def test_without_models_the_most_clicked_items_answer(pipeline: Pipeline, trouble: Exception) -> None:
+    async with _running(pipeline) as (client, engine):
+        engine.broken = trouble
+        answer = await client.search("oak desk", k=3, explain=True)
+        assert answer.degraded and answer.explanation is None and answer.release == "toy"
+        assert all("oak" in hit.title and "desk" in hit.title for hit in answer.hits[:1])
+        rugs = await client.search("rug", k=50, filters=Filters(category=("rug",), max_price=60.0))
+        assert rugs.degraded and rugs.hits
+        assert all("rug" in hit.category and (hit.price or 99) <= 60 for hit in rugs.hits)
+        page = await client.search("oak desk", k=2, offset=1)
+        assert [hit.item_id for hit in page.hits] == [hit.item_id for hit in answer.hits[1:]]
+        status = await client.status()
+        assert (status.models_ready, status.answered, status.degraded) == (False, 3, 3)
+        engine.broken = None
+        assert not (await client.search("oak desk")).degraded
+
+
+async def test_a_near_deadline_gets_a_degraded_answer_in_time(pipeline: Pipeline) -> None:
+    async with _running(pipeline) as (client, engine):
+        engine.sleep_s = 5
+        started = asyncio.get_running_loop().time()
+        answer = await client.search("oak desk", timeout_s=0.3)
+        assert answer.degraded and asyncio.get_running_loop().time() - started < 0.3
+
+
+async def test_our_own_deadline_holds_where_the_client_has_none(pipeline: Pipeline) -> None:
+    async with _running(pipeline, deadline_ms=100) as (client, engine):
+        engine.sleep_s = 5
+        response = await asyncio.wait_for(client._stub.Search(pb.SearchRequest(query="lamp")), 2)
+        assert response.degraded
+
+
+async def test_no_time_at_all_is_deadline_exceeded(pipeline: Pipeline) -> None:
+    async with _running(pipeline) as (client, engine):
+        await client.search("lamp")
+        with pytest.raises(GatewayError) as caught:
+            await client.search("lamp", timeout_s=0.0005)
+        assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert len(engine.states) == 1
+
+
+async def test_too_many_at_once_are_turned_away_and_the_others_answered(pipeline: Pipeline) -> None:
+    async with _running(pipeline, max_in_flight=3) as (client, engine):
+        engine.sleep_s = 0.2
+        results = await asyncio.gather(*(client.search("lamp") for _ in range(8)), return_exceptions=True)
+        refused = [result for result in results if isinstance(result, GatewayError)]
+        assert len(refused) == 5
+        assert {error.code for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        with pytest.raises(GatewayError, match="of 3 at most"):
+            await client.batch_search(["a", "b", "c", "d"])
+        status = await client.status()
+        assert (status.in_flight, status.answered, status.refused) == (0, 3, 9)
+        assert not (await client.search("lamp")).degraded
+
+
+async def test_health_and_reflection(pipeline: Pipeline) -> None:
+    async with _running(pipeline) as (client, _):
+        health = health_pb2_grpc.HealthStub(client._channel)
+        for name in ("", SERVICE):
+            reply = await health.Check(health_pb2.HealthCheckRequest(service=name))
+            assert reply.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await health.Check(health_pb2.HealthCheckRequest(service=MODELS))  # nobody has told yet
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+        stub = reflection_pb2_grpc.ServerReflectionStub(client._channel)
+        asked = [reflection_pb2.ServerReflectionRequest(list_services="")]
+        replies = [reply async for reply in stub.ServerReflectionInfo(iter(asked))]
+        assert SERVICE in {one.name for one in replies[0].list_services_response.service}
+
+
+async def test_every_search_leaves_a_line(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "onesearch.requests")
+    async with _running(pipeline) as (client, engine):
+        answer = await client.search("红色 台灯", k=2, user_id="u1")
+        engine.broken = EngineUnavailableError("down")
+        await client.search("lamp")
+    first, second = (
+        json.loads(record.message) for record in caplog.records if record.name == "onesearch.requests"
+    )
+    assert first["request_id"] == answer.request_id and first["query"] == "红色 台灯" and first["hits"] == 2
+    assert (first["user_id"], first["release"], first["generation"], first["degraded"]) == (
+        "u1",
+        "toy",
+        7,
+        False,
+    )
+    assert second["degraded"] and second["why"] == "down"
+
+
+async def test_a_gateway_that_is_not_there(pipeline: Pipeline) -> None:
+    async with AsyncClient("127.0.0.1:9", timeout_s=2) as client:
+        with pytest.raises(GatewayError, match=r"no gateway answers at 127\.0\.0\.1:9") as caught:
+            await client.search("lamp")
+        assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_the_client_tries_again_when_a_gateway_is_unavailable() -> None:
+    class Shaky(pb_grpc.OneSearchServicer):
+        calls = 0
+
+        async def GetItem(self, request: pb.GetItemRequest, context: Any) -> pb.Item:  # noqa: N802
+            self.calls += 1
+            if self.calls < 3:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
+            return pb.Item(item_id=request.item_id)
+
+    server, shaky = grpc.aio.server(), Shaky()
+    pb_grpc.add_OneSearchServicer_to_server(shaky, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with AsyncClient(f"127.0.0.1:{port}") as client:
+            found = await client.get_item("i1")
+            assert found is not None and found.item_id == "i1" and shaky.calls == 3
+    finally:
+        await server.stop(0)

@@ -1,0 +1,193 @@
+"""The Triton models without Triton: tensors in, tensors out, compared with the pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from onesearch.compiling.runtime import Runtime
+from onesearch.errors import ServingError, UsageError
+from onesearch.index import Filters
+from onesearch.releases.release import Release
+from onesearch.serving import codecs, models
+from onesearch.serving.engine import read_explanation, read_hits
+from onesearch.serving.pipeline import Pipeline, SearchRequest
+from onesearch.serving.repository import STEPS, build_repository
+from tritonclient.grpc import model_config_pb2
+
+STRINGS = model_config_pb2.TYPE_STRING
+
+
+class TritonError(Exception):
+    INVALID_ARG, INTERNAL = "invalid", "internal"
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class Tensor:
+    name: str
+    array: np.ndarray
+
+    def as_numpy(self) -> np.ndarray:
+        return self.array
+
+
+@dataclass
+class InferenceResponse:
+    output_tensors: list[Tensor] = field(default_factory=list)
+    error: TritonError | None = None
+
+
+class Backend:
+    """What Triton's Python backend gives to a model, as far as models use it."""
+
+    TritonError, Tensor, InferenceResponse = TritonError, Tensor, InferenceResponse
+
+    @staticmethod
+    def get_input_tensor_by_name(request: dict[str, np.ndarray], name: str) -> Tensor:
+        return Tensor(name, request[name])
+
+
+@pytest.fixture(scope="module")
+def opened(toy_release: Release, tmp_path_factory: pytest.TempPathFactory) -> dict[str, models.Model]:
+    folder = tmp_path_factory.mktemp("repository")
+    build_repository(toy_release, folder)
+    made = {}
+    for step in STEPS:
+        model = getattr(models, "".join(word.title() for word in step.split("_")) + "Model")()
+        text = (folder / f"toy--{step}" / "config.pbtxt").read_text()
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        model._backend = Backend
+        model.inputs = tuple(tensor.name for tensor in config.input)
+        model.outputs = tuple(tensor.name for tensor in config.output)
+        model.open(toy_release, Runtime(threads=1))
+        made[step] = model
+    return made
+
+
+def _text(value: bytes) -> np.ndarray:
+    return np.array([[value]], dtype=object)
+
+
+def _tensors(request: SearchRequest, beams: int = 32) -> dict[str, np.ndarray]:
+    return {
+        "QUERY": _text(request.query.encode()),
+        "STATE": _text(b""),
+        "FILTERS": _text(codecs.write_filters(request.filters)),
+        "BEAMS": np.array([[request.beams or beams]], np.int32),
+        "GUIDE": _text(request.guide.encode()),
+        "RERANK": np.array([[request.rerank]]),
+        "K": np.array([[request.k]], np.int32),
+        "OFFSET": np.array([[request.offset]], np.int32),
+        "EXPLAIN": np.array([[request.explain]]),
+    }
+
+
+def _ensemble(
+    opened: dict[str, models.Model], requests: list[dict[str, np.ndarray]]
+) -> list[dict[str, np.ndarray]]:
+    """All steps, each with all requests in one ``execute``; the errors of a step are raised."""
+    known = [dict(request) for request in requests]
+    for step in STEPS:
+        for tensors, response in zip(known, opened[step].execute(known), strict=True):
+            if response.error is not None:
+                raise response.error
+            tensors |= {tensor.name: tensor.array for tensor in response.output_tensors}
+    return known
+
+
+MIXED = [
+    SearchRequest("red lamp", k=3, explain=True),
+    SearchRequest("oak", k=20, offset=5, beams=4),
+    SearchRequest("a very long query about a white wool rug", k=1, rerank=False),
+    SearchRequest("wool rug", k=50, filters=Filters(category=("rug",), max_price=50.0), explain=True),
+    SearchRequest("台灯", k=5, filters=Filters(brands=("nobody",))),
+]
+
+
+def test_a_batch_of_mixed_requests_gives_what_the_pipeline_gives(
+    opened: dict[str, models.Model], pipeline: Pipeline
+) -> None:
+    answers = _ensemble(opened, [_tensors(request) for request in MIXED])
+    for request, arrays in zip(MIXED, answers, strict=True):
+        expected = pipeline.search(request)
+        assert read_hits(arrays, request.offset) == expected.hits
+        assert int(arrays["GENERATION"][0, 0]) == expected.generation
+        if request.explain:
+            assert read_explanation(arrays) == expected.explanation
+        else:
+            assert arrays["NOTES"][0, 0] == b""
+
+
+def test_tensors_have_the_types_that_the_config_names(
+    opened: dict[str, models.Model], toy_release: Release, tmp_path: Path
+) -> None:
+    build_repository(toy_release, tmp_path)
+    arrays = _ensemble(opened, [_tensors(MIXED[0])])[0]
+    numpy_of = {"TYPE_INT32": "int32", "TYPE_INT64": "int64", "TYPE_FP32": "float32", "TYPE_FP64": "float64"}
+    numpy_of |= {"TYPE_BOOL": "bool", "TYPE_STRING": "object"}
+    for step in STEPS:
+        text = (tmp_path / f"toy--{step}" / "config.pbtxt").read_text()
+        for tensor in text_format.Parse(text, model_config_pb2.ModelConfig()).output:
+            array = arrays[tensor.name]
+            assert array.dtype == numpy_of[model_config_pb2.DataType.Name(tensor.data_type)], tensor.name
+            assert array.ndim == 1 + len(tensor.dims), tensor.name
+            assert all(wanted in (-1, got) for wanted, got in zip(tensor.dims, array.shape[1:], strict=True))
+
+
+def test_one_bad_request_does_not_spoil_the_others(opened: dict[str, models.Model]) -> None:
+    good, bad = _tensors(MIXED[0]), _tensors(MIXED[0]) | {"QUERY": _text(b"\xff")}
+    responses = opened["tokenizer"].execute([good, bad, good])
+    assert [response.error is None for response in responses] == [True, False, True]
+    assert responses[1].error.code == TritonError.INVALID_ARG and "UTF-8" in str(responses[1].error)
+
+
+@pytest.mark.parametrize(
+    ("step", "change", "said"),
+    [
+        ("generator", {"FILTERS": _text(b"{")}, "FILTERS: not JSON"),
+        ("generator", {"GUIDE": _text(b"mystery")}, "GUIDE: 'mystery'"),
+        ("generator", {"BEAMS": np.array([[13]], np.int32)}, "bad luck"),
+        ("user_encoder", {"STATE": _text(b"[]")}, "STATE"),
+    ],
+)
+def test_what_a_step_refuses_is_the_requests_fault(
+    opened: dict[str, models.Model], step: str, change: dict[str, np.ndarray], said: str
+) -> None:
+    with pytest.raises(TritonError, match=said) as caught:
+        _ensemble(opened, [_tensors(MIXED[0]) | change])
+    assert caught.value.code == TritonError.INVALID_ARG
+
+
+def test_generations_are_never_mixed(opened: dict[str, models.Model]) -> None:
+    known = _ensemble(opened, [_tensors(MIXED[0])])[0] | {"GENERATION": np.array([[8]])}
+    for step in ("reward", "resolver"):
+        response = opened[step].execute([known])[0]
+        assert response.error is not None and response.error.code == TritonError.INTERNAL
+        assert "generation 8 came to one of generation 7" in str(response.error)
+
+
+def test_a_failing_component_is_ours_and_named(opened: dict[str, models.Model]) -> None:
+    known = _ensemble(opened, [_tensors(MIXED[0])])[0]
+    response = opened["reward"].execute([known | {"ITEMS": known["ITEMS"] + 10_000}])[0]
+    assert response.error.code == TritonError.INTERNAL and "IndexError" in str(response.error)
+
+
+def test_rerank_has_one_value_a_request(opened: dict[str, models.Model]) -> None:
+    known = _ensemble(opened, [_tensors(MIXED[0])])[0]
+    twice = {name: np.concatenate([array, array]) for name, array in known.items()}
+    twice["RERANK"] = np.array([[True], [False]])
+    with pytest.raises(UsageError, match="RERANK"):
+        opened["reward"].run(twice)
+
+
+@pytest.mark.skipif(int(np.__version__[0]) < 2, reason="this is the numpy that Triton wants")
+def test_the_wrong_numpy_is_refused_at_start() -> None:
+    with pytest.raises(ServingError, match="numpy<2"):
+        models.TokenizerModel().initialize({})
