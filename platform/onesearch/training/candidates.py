@@ -1,11 +1,11 @@
-"""The generator's own lists for held-out queries: what the reward learns to order."""
+"""The generator's own lists for held-out searches: what the reward learns to order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -21,45 +21,38 @@ from onesearch.errors import ArtifactError
 from onesearch.index import CatalogueIndex
 from onesearch.progress import Progress
 from onesearch.serving.pipeline import Pipeline
-from onesearch.training.evidence import ListPlan, plan_lists
 from onesearch.training.lists import RankedLists
-
-if TYPE_CHECKING:
-    from onesearch.data.store import Store
+from onesearch.training.split import Split
 
 BATCH = 8
 """Queries searched at once."""
 
 
 def make_lists(
-    store: Store,
-    pairs: pl.DataFrame,
+    split: Split,
     context: ServingContext,
     server: Callable[[Role], Server],
     training: TrainingConfig,
-    held_out_share: float,
     out: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Search held-out queries as serving would, and write lists, gains and evidence to ``out``.
+    """Draw held-out searches, search them as serving would, and write lists and gains to ``out``.
 
-    The catalogue is that of the evidence's period: its popularity does not know the slice that is held out.
+    The catalogue's popularity is that of the trained part: it does not know the answers.
 
     Returns:
         Figures: lists, candidates a list, how many of the good items the beams reached.
     """
-    plan = plan_lists(
-        store,
-        pairs,
-        held_out_share,
-        training.reward_queries,
-        training.relevant_grade,
-        training.half_life_days,
-        training.seed,
-    )
+    queries, times = draw(split.held_out, training.reward_queries, training.seed)
+    gains = scaled_gains(split.held_out)
     index = context.index
     of_then = CatalogueIndex.build(
-        index.items, index.sids, index.vectors, plan.popularity, index.live.tree.levels, index.live.generation
+        index.items,
+        index.sids,
+        index.vectors,
+        split.popularity,
+        index.live.tree.levels,
+        index.live.generation,
     )
     pipeline = Pipeline(
         replace(context, index=of_then),
@@ -69,9 +62,9 @@ def make_lists(
         None,
         beams=training.reward_beams,
     )
-    vectors, found = _search(pipeline, plan.queries, progress)
-    gain = gains_of(plan, found.items)
-    rows = np.repeat(np.arange(len(plan.queries)), plan.times)
+    vectors, found = _search(pipeline, queries, progress)
+    gain = gains_of(queries, gains, found.items)
+    rows = np.repeat(np.arange(len(queries)), times)
     save_file(
         {
             "rows": rows.astype(np.int32),
@@ -79,30 +72,37 @@ def make_lists(
             "items": found.items,
             "log_probs": found.log_probs,
             "gain": gain,
-            "popularity": plan.popularity,
+            "popularity": split.popularity,
         },
         out / "lists.safetensors",
     )
-    pl.DataFrame({"query": plan.queries}, schema={"query": pl.String}).write_parquet(out / "queries.parquet")
-    plan.evidence.write_parquet(out / "evidence.parquet")
-    reached = float((gain > 0).sum()) / max(1, len(plan.gains))
+    asked = pl.DataFrame({"query": queries}, schema={"query": pl.String})
+    asked.write_parquet(out / "queries.parquet")
+    good = gains.join(asked, on="query", how="semi")
     return {
-        "split": plan.split,
-        "queries": len(plan.queries),
+        "split": split.kind,
+        "queries": len(queries),
         "lists": len(rows),
         "candidates": int((found.items >= 0).sum() / max(1, len(found.items))),
-        "reached": round(reached, 4),
+        "reached": round(float((gain > 0).sum()) / max(1, len(good)), 4),
     }
 
 
 def load_lists(
-    folder: Path, items: pl.DataFrame, index: CatalogueIndex, pairs: pl.DataFrame, siblings: dict[str, Path]
+    folder: Path,
+    items: pl.DataFrame,
+    index: CatalogueIndex,
+    evidence: pl.DataFrame,
+    pairs: pl.DataFrame,
+    siblings: dict[str, Path],
 ) -> RankedLists:
-    """What :func:`make_lists` wrote. Raises ArtifactError naming the folder that does not fit."""
+    """What :func:`make_lists` wrote, with the pairs known meanwhile (evidence) and in serving (pairs).
+
+    Raises ArtifactError naming the folder that does not fit.
+    """
     try:
         arrays = load_file(folder / "lists.safetensors")
         queries = pl.read_parquet(folder / "queries.parquet")["query"].to_list()
-        evidence = pl.read_parquet(folder / "evidence.parquet")
     except Exception as error:  # safetensors raises its own type, which derives from Exception
         raise ArtifactError(f"{folder}: not candidate lists ({error})") from error
     rows = arrays["rows"]
@@ -120,17 +120,36 @@ def load_lists(
     )
 
 
-def gains_of(plan: ListPlan, items: np.ndarray) -> np.ndarray:
+def draw(held_out: pl.DataFrame, count: int, seed: int) -> tuple[list[str], np.ndarray]:
+    """Draw at most ``count`` held-out searches, none twice: their queries, and how often each was drawn.
+
+    A query that was only judged counts as searched once.
+    """
+    asked = held_out.group_by("query").agg(pl.col("searches").sum().clip(lower_bound=1)).sort("query")
+    rows = np.repeat(np.arange(len(asked)), asked["searches"].to_numpy().astype(np.int64))
+    if len(rows) > count:
+        rows = np.random.default_rng([seed, 0x11]).choice(rows, count, replace=False)
+    drawn, times = np.unique(rows, return_counts=True)
+    return asked["query"].gather(drawn).to_list(), times.astype(np.int32)
+
+
+def scaled_gains(held_out: pl.DataFrame) -> pl.DataFrame:
+    """query, item, gain in (0, 1]: the weight over the query's greatest, or over 1 where that is more."""
+    greatest = pl.max_horizontal(pl.lit(1.0), pl.col("weight").max().over("query"))
+    return held_out.select("query", "item", gain=(pl.col("weight") / greatest).cast(pl.Float32))
+
+
+def gains_of(queries: list[str], gains: pl.DataFrame, items: np.ndarray) -> np.ndarray:
     """The gain of each candidate i32[Q, K], f32[Q, K]; 0 where nothing is known."""
-    rows = pl.DataFrame({"query": plan.queries}, schema={"query": pl.String}).with_row_index("row")
-    known = plan.gains.join(rows, on="query", how="inner").sort("row", "item")
-    width = int(max(items.max(initial=0), known["item"].max() or 0)) + 1
+    rows = pl.DataFrame({"query": queries}, schema={"query": pl.String}).with_row_index("row")
+    known = gains.join(rows, on="query", how="inner").sort("row", "item")
+    if not len(known):
+        return np.zeros(items.shape, np.float32)
+    width = int(max(items.max(initial=0), cast(int, known["item"].max()))) + 1
     keys = known["row"].to_numpy().astype(np.int64) * width + known["item"].to_numpy()
     wanted = np.arange(len(items), dtype=np.int64)[:, None] * width + items
-    if not len(keys):
-        return np.zeros(items.shape, np.float32)
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    gain = known["gain"].to_numpy().astype(np.float32)[at]
+    gain = known["gain"].to_numpy()[at]
     return np.where((items >= 0) & (keys[at] == wanted), gain, np.float32(0.0)).astype(np.float32)
 
 

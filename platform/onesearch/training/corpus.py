@@ -13,7 +13,7 @@ from onesearch.contracts.user_encoder import ShopperState, UserEncoderServer
 from onesearch.index import CatalogueIndex
 from onesearch.progress import Progress
 from onesearch.training.examples import Ragged
-from onesearch.training.pairs import normalise_queries, split_queries
+from onesearch.training.pairs import normalise_queries
 from onesearch.training.pseudo import pseudo_queries
 from onesearch.vocabulary import Vocabulary
 
@@ -27,9 +27,9 @@ class Corpus:
     """Texts with their vectors and SIDs: what the tasks of both stages are made from.
 
     Attributes:
-        queries: Q different real queries. held_out: bool[Q].
+        queries: Q different real queries. held_out: bool[Q], no trained pair is of this query.
         pseudo: P pseudo-queries. pseudo_item: i32[P], the item that each was cut from.
-        pairs: query (row of ``queries``), item and weight > 0 of every positive pair.
+        pairs: query (row of ``queries``), item, weight > 0 and held_out of every positive pair.
         vectors: f16[Q + P + N, D], e° of queries, pseudo-queries, items.
         query_leaf: i32[Q], the leaf of the query's own SID, the nearest item's where that SID is not legal.
         item_leaf: i32[N].
@@ -53,13 +53,12 @@ class Corpus:
     def build(
         cls,
         items: pl.DataFrame,
-        pairs: pl.DataFrame,
+        positives: pl.DataFrame,
         index: CatalogueIndex,
         vocabulary: Vocabulary,
         learner: TokenizerLearner,
         tokenizer: TokenizerServer,
         user_encoder: UserEncoderServer,
-        held_out_share: float,
         pseudo_each: int,
         seed: int,
         progress: Progress,
@@ -68,21 +67,19 @@ class Corpus:
 
         Args:
             items: the catalogue in item-number order.
-            pairs: of :func:`onesearch.training.pairs.query_item_pairs`; those of weight 0 are left out.
+            positives: query, item, weight > 0, held_out: :meth:`onesearch.training.split.Split.positives`.
             index: the catalogue with SIDs and vectors.
             vocabulary: the id space.
             learner: embeds texts. tokenizer: its serving half, quantises the vectors.
             user_encoder: lays out prompts, as it does in serving.
-            held_out_share: share of the queries that are held out.
             pseudo_each: pseudo-queries an item.
             seed: of the pseudo-queries and of the sample of pairs.
             progress: is told how many texts are embedded.
         """
-        positive = pairs.filter(pl.col("weight") > 0).select("query", "item", "weight")
-        if len(positive) > PAIR_LIMIT:
-            positive = _sample(positive, PAIR_LIMIT, seed)
-        queries = positive["query"].unique().sort().to_list()
-        held_out = split_queries(queries, held_out_share)
+        if len(positives) > PAIR_LIMIT:
+            positives = _sample(positives, PAIR_LIMIT, seed)
+        asked = positives.group_by("query").agg(pl.col("held_out").all()).sort("query")
+        queries, held_out = asked["query"].to_list(), asked["held_out"].to_numpy()
         hidden = {query for query, out in zip(queries, held_out, strict=True) if out}
         pseudo, pseudo_item = _unlike(*pseudo_queries(items, pseudo_each, seed), hidden)
         vectors = _embed(learner, [*queries, *pseudo], progress)
@@ -90,8 +87,8 @@ class Corpus:
         prompts = _served_prompts(user_encoder, [*queries, *pseudo], sids)
         query_leaf = _legal_leaves(index, sids[: len(queries)], vectors[: len(queries)])
         rows = pl.DataFrame({"query": queries}, schema={"query": pl.String}).with_row_index("row")
-        numbered = positive.join(rows, on="query", how="left", maintain_order="left")
-        numbered = numbered.select(pl.col("row").alias("query"), "item", "weight")
+        numbered = positives.join(rows, on="query", how="left", maintain_order="left")
+        numbered = numbered.select(pl.col("row").alias("query"), "item", "weight", "held_out")
         return cls(
             vocabulary=vocabulary,
             index=index,

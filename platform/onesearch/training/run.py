@@ -42,16 +42,15 @@ from onesearch.training import sft
 from onesearch.training.candidates import load_lists, make_lists
 from onesearch.training.corpus import Corpus
 from onesearch.training.ledger import Ledger, StageRecord, hash_of, locked
-from onesearch.training.pairs import item_popularity, query_item_pairs, split_queries
+from onesearch.training.pairs import item_popularity, query_item_pairs
 from onesearch.training.pseudo import attribute_values
+from onesearch.training.split import Split, split_logs
 from onesearch.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from onesearch.data.store import Store
 
 WORK = ".work"
-HELD_OUT_LIMIT = 2_000
-"""Queries held out at most: enough to stop early and to fit a reward by, in logs of any size."""
 L = TypeVar("L", bound=Learner)
 
 
@@ -259,22 +258,21 @@ class _Training:
         return query_item_pairs(self.store, training.relevant_grade, half_life_days=training.half_life_days)
 
     @cached_property
-    def _held_out_share(self) -> float:
-        queries = self._pairs.filter(pl.col("weight") > 0)["query"].n_unique()
-        return min(self.config.training.held_out, HELD_OUT_LIMIT / max(1, queries))
+    def _split(self) -> Split:
+        training = self.config.training
+        return split_logs(self.store, training.held_out, training.relevant_grade, training.half_life_days)
 
     @cached_property
     def _corpus(self) -> Corpus:
         training = self.config.training
         return Corpus.build(
             self.store.items(),
-            self._pairs,
+            self._split.positives(),
             self._index,
             self._vocabulary,
             self._tokenizer,
             cast(TokenizerServer, self._server("tokenizer")),
             cast(UserEncoderServer, self._server("user_encoder")),
-            self._held_out_share,
             training.pseudo_queries,
             training.seed,
             self.progress,
@@ -290,8 +288,7 @@ class _Training:
 
     def _train_vocabulary(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
         items = self.store.items()
-        queries = self._pairs.filter(pl.col("weight") > 0)["query"].unique().sort()
-        seen = queries.filter(~pl.Series(split_queries(queries, self._held_out_share), dtype=pl.Boolean))
+        seen = self._split.trained.filter(pl.col("weight") > 0)["query"].unique().sort()
         values = [value for values in attribute_values(items) for value in values]
         categories = [name for path in items["category"].to_list() for name in path or ()]
         texts = [
@@ -345,21 +342,14 @@ class _Training:
         return {"mb": round(size / 1e6, 1)}
 
     def _make_lists(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
-        return make_lists(
-            self.store,
-            self._pairs,
-            self._context,
-            self._server,
-            self.config.training,
-            self._held_out_share,
-            out,
-            self.progress,
-        )
+        return make_lists(self._split, self._context, self._server, self.config.training, out, self.progress)
 
     def _fit_reward(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
         learner = self._new("reward", RewardLearner)  # type: ignore[type-abstract]
         siblings: dict[str, Path] = {role: self._bundle / role for role in ROLES if role != "reward"}
-        lists = load_lists(self._outs["lists"], self.store.items(), self._index, self._pairs, siblings)
+        lists = load_lists(
+            self._outs["lists"], self.store.items(), self._index, self._split.trained, self._pairs, siblings
+        )
         figures = learner.fit(lists, checkpoints, self.progress)
         self._keep(learner, checkpoints, out)
         return figures

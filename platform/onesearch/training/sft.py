@@ -9,7 +9,7 @@ The prompt of ``query text → item SID`` is the served one, made by the user en
 start ``[MASK] [wanted] [given]``, where wanted and given are the marks of query, item and category: no served
 prompt starts with MASK, so the tasks cannot be confused.
 
-A held-out query occurs in one place only: the ``held_out`` examples of SID tasks, for early stopping.
+What is held out occurs in one place only: the ``held_out`` examples of SID tasks, for early stopping.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 
 from onesearch.training.corpus import PAIR_LIMIT, Corpus
 from onesearch.training.examples import Examples, Ragged, SidTask, TextTask
@@ -97,8 +98,7 @@ def alignment(corpus: Corpus) -> Examples:
 
 def cooccurrence(corpus: Corpus) -> Examples:
     """Stage 2."""
-    query, item, weight = _pairs(corpus)
-    held_out = corpus.held_out[query]
+    query, item, weight, held_out = _pairs(corpus)
     trained = ~held_out
     query_texts = _TextIds(corpus.vocabulary, corpus.queries)
     texts = _TextIds(corpus.vocabulary, item_texts(corpus.items))
@@ -163,30 +163,30 @@ def cooccurrence(corpus: Corpus) -> Examples:
 
 def _served_task(corpus: Corpus, held_out_only: bool = False) -> SidTask:
     """Query text → item SID. Stage 1 keeps only the held-out examples: to stop early by."""
-    query, item, weight = _pairs(corpus)
-    keep = np.flatnonzero(corpus.held_out[query]) if held_out_only else np.arange(len(query))
+    query, item, weight, held_out = _pairs(corpus)
+    keep = np.flatnonzero(held_out) if held_out_only else np.arange(len(query))
     return SidTask(
         SERVED_TASK,
         corpus.query_prompts.take(query[keep]),
         query[keep].astype(np.int32),
         corpus.item_leaf[item[keep]],
         weight[keep],
-        corpus.held_out[query[keep]],
+        held_out[keep],
     )
 
 
-def _pairs(corpus: Corpus) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Query, item and weight of the pairs; one that weighs much is repeated and its weight shared out.
+def _pairs(corpus: Corpus) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Query, item, weight, held_out of the pairs; one that weighs much is repeated and its weight shared out.
 
     A learner draws examples evenly and weighs their losses: a few very heavy ones would rule a batch.
     """
-    query, item, weight = (corpus.pairs[name].to_numpy() for name in ("query", "item", "weight"))
+    query, item, weight, held_out = (corpus.pairs[name].to_numpy() for name in corpus.pairs.columns)
     if not len(weight):
-        return query, item, weight.astype(np.float32)
+        return query, item, weight.astype(np.float32), held_out
     most = max(HEAVIEST * float(np.median(weight)), float(weight.sum()) / PAIR_LIMIT)
     times = np.ceil(weight / most).astype(np.int64)
     rows = np.repeat(np.arange(len(weight)), times)
-    return query[rows], item[rows], (weight / times).astype(np.float32)[rows]
+    return query[rows], item[rows], (weight / times).astype(np.float32)[rows], held_out[rows]
 
 
 def _pseudo_task(corpus: Corpus) -> SidTask:
@@ -246,10 +246,11 @@ def _examples(
 
 
 def _categories(corpus: Corpus) -> tuple[list[str], list[str]]:
-    """The category path of each query (its weightiest item's) and of each item, "" where there is none."""
+    """The category path of each trained query (its weightiest item's) and of each item, "" for none."""
     paths = [" > ".join(path or ()) for path in corpus.items["category"].to_list()]
     best = (
-        corpus.pairs.sort("weight", "item", descending=[True, False])
+        corpus.pairs.filter(~pl.col("held_out"))
+        .sort("weight", "item", descending=[True, False])
         .group_by("query", maintain_order=True)
         .first()
     )

@@ -83,7 +83,7 @@ def catalogue(count: int) -> pl.DataFrame:
 
 
 def events(items: pl.DataFrame, days: int = 8, a_day: int = 150) -> pl.DataFrame:
-    """Searches like "red lamp", the same ones every day: impressions, clicks, and some orders."""
+    """Searches like "red lamp", nearly the same every day: impressions, clicks, and some orders."""
     rng = np.random.default_rng(7)
     groups = (
         items.select("item_id", pl.col("title").str.split(" ").list.slice(0, 2).list.join(" ").alias("query"))
@@ -95,6 +95,8 @@ def events(items: pl.DataFrame, days: int = 8, a_day: int = 150) -> pl.DataFrame
     for day in range(days):
         for number in range(a_day):
             query, found = groups[int(rng.integers(len(groups)))]
+            if day == days - 1 and number % 10 == 0:
+                query = f"new {query}"
             moment = FIRST_DAY + timedelta(days=day, seconds=int(rng.integers(86_000)))
             item = found[int(min(rng.geometric(0.5) - 1, len(found) - 1))]
             for action in ("impression", "click", "order")[: 2 + int(rng.random() < 0.3)]:

@@ -13,7 +13,8 @@ from onesearch.releases.release import serving_context
 from onesearch.training import sft
 from onesearch.training.corpus import Corpus, _legal_leaves, _sample
 from onesearch.training.examples import Examples, Ragged
-from onesearch.training.pairs import query_item_pairs, split_queries
+from onesearch.training.pairs import split_queries
+from onesearch.training.split import split_logs
 from onesearch.vocabulary import CATEGORY, EOS, ITEM, MASK, QUERY, SEP, Vocabulary
 
 
@@ -29,9 +30,9 @@ def corpus_of(store: Store, tmp_path, share: float = 0.2) -> Corpus:
     vocabulary = Vocabulary.train(items["title"].to_list(), LEVELS, 600)
     context = serving_context(tmp_path, vocabulary, index, Runtime())
     return Corpus.build(
-        items, query_item_pairs(store), index, vocabulary, TokenizerLearner(ToyLearnConfig()),
-        ToyTokenizer.open(tmp_path, context, ToyLearnConfig()), ToyUserEncoder(context),
-        share, 2, 0, SilentProgress(),
+        items, split_logs(store, share, 0.66, 14.0).positives(), index, vocabulary,
+        TokenizerLearner(ToyLearnConfig()), ToyTokenizer.open(tmp_path, context, ToyLearnConfig()),
+        ToyUserEncoder(context), 2, 0, SilentProgress(),
     )  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def test_held_out_queries_are_never_learnt_from(stage, which: str, request: pyte
     corpus: Corpus = request.getfixturevalue(which)
     hidden = [query for query, out in zip(corpus.queries, corpus.held_out, strict=True) if out]
     assert 0 < len(hidden) < len(corpus.queries)
-    assert split_queries(hidden, 0.2).all()
+    assert which == "corpus" or split_queries(hidden, 0.2).all()
     examples: Examples = stage(corpus)
     tokens = corpus.vocabulary.text_ids(hidden, 40)
     for task in examples.sid_tasks:
@@ -73,9 +74,17 @@ def test_held_out_queries_are_never_learnt_from(stage, which: str, request: pyte
             for at in range(len(text_task.targets)):
                 assert text_task.targets.row(at).tolist() != [*ids, EOS], text_task.name
                 assert text_task.prompts.row(at).tolist()[3:] != ids, text_task.name
-    own_leaves = [task for task in examples.sid_tasks if task.name == "item SID → query SID"]
-    for task in own_leaves:
-        assert (task.held_out == corpus.held_out[sft._pairs(corpus)[0]]).all()
+
+
+def test_pairs_of_the_held_out_slice_are_never_learnt_from(logged: Store, corpus: Corpus) -> None:
+    made = split_logs(logged, 0.2, 0.66, 14.0)
+    assert made.kind == "time"
+    known = set(made.trained.filter(pl.col("weight") > 0).select("query", "item").rows())
+    served = next(task for task in sft.cooccurrence(corpus).sid_tasks if task.name == sft.SERVED_TASK)
+    leaves = {(query, int(corpus.item_leaf[item])) for query, item in known}
+    learnt = np.flatnonzero(~served.held_out)
+    assert {(corpus.queries[served.vector[at]], int(served.leaf[at])) for at in learnt} == leaves
+    assert served.held_out.sum() >= len(made.held_out)
 
 
 def test_served_prompts_are_the_user_encoders(corpus: Corpus) -> None:
@@ -142,9 +151,11 @@ def test_golden_examples_of_one_item(corpus: Corpus) -> None:
 
 def test_heavy_pairs_are_repeated_not_weighed(corpus: Corpus) -> None:
     pairs = pl.DataFrame({"query": [0, 1, 2], "item": [5, 6, 7], "weight": [1.0, 1.0, 9.0]})
-    query, item, weight = sft._pairs(replace(corpus, pairs=pairs))
+    pairs = pairs.with_columns(held_out=pl.Series([False, True, False]))
+    query, item, weight, held_out = sft._pairs(replace(corpus, pairs=pairs))
     assert query.tolist() == [0, 1, 2, 2, 2, 2, 2]
     assert item.tolist() == [5, 6, 7, 7, 7, 7, 7]
+    assert held_out.tolist() == [False, True, *[False] * 5]
     assert weight.tolist() == pytest.approx([1, 1, *[1.8] * 5])
 
 
