@@ -1,0 +1,140 @@
+"""``onesearch evaluate``: a release on held-out searches, beside baselines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from onesearch.cli._output import RichProgress, err, out, print_json
+from onesearch.errors import OneSearchError
+
+if TYPE_CHECKING:
+    from onesearch.evaluation.evaluating import Evaluation
+
+SHOWN = ("R@10", "HR@10", "MRR@10", "NDCG@10", "R@100", "R@350")
+STAGES = {
+    "onesearch": "as served: beams, then the reward",
+    "guided": "before the reward",
+    "generator": "the network alone, no prior",
+    "prior_only": "the prior alone, no network",
+    "bm25": "bm25s, English stop words",
+    "dense": "the same encoder, exact",
+    "hybrid": "dense + w·BM25, exact, tuned",
+    "popular": "most clicked for the query, BM25 + popularity",
+    "cascade": "recall, pre-rank, LightGBM",
+}
+
+
+def evaluate(
+    release: Annotated[Path, typer.Option(help="Folder of the release.", show_default=False)],
+    queries: Annotated[
+        Path, typer.Option(help="Parquet file of searches and what is relevant.", show_default=False)
+    ],
+    form: Annotated[
+        str, typer.Option("--format", help="Columns of the file: homedepot, hm, parquet.", show_default=False)
+    ],
+    against: Annotated[
+        str, typer.Option(help="Baselines, separated by commas; '' for none.")
+    ] = "bm25,dense,hybrid,popular,cascade",
+    sample: Annotated[
+        int | None, typer.Option(help="Draw so many searches; all without it.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            help="The store the baselines learn from; the release's training store without it.",
+            show_default=False,
+        ),
+    ] = None,
+    reports: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the JSON and the plot go; the release's own reports without it.", show_default=False
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+) -> None:
+    """Measure a release on held-out queries, beside baselines.
+
+    What is evaluated is what is served: the same graph, precision and beams, one query at a time.
+    """
+    from onesearch.evaluation.evaluating import evaluate as run
+    from onesearch.evaluation.plots import plot
+    from onesearch.evaluation.systems import check_names
+    from onesearch.releases.release import Release
+
+    names = check_names(against)
+    opened = Release.open(release)
+    evaluation = run(opened, queries, form, names, store, sample, seed, RichProgress())
+    folder = reports if reports is not None else opened.path / "reports"
+    stem = f"evaluation-{form}-{queries.stem}"
+    answer = evaluation.as_json()
+    answer["plot"] = str(plot(evaluation, folder / f"{stem}.png"))
+    _write(folder / f"{stem}.json", answer)
+    if as_json:
+        print_json(answer)
+        return
+    out.print(figures(evaluation))
+    out.print(differences(evaluation))
+    for note in evaluation.notes:
+        out.print(Text(f"note: {note}", style="yellow"))
+    err.print(Text(f"written: {folder / stem}.json, {answer['plot']}", style="dim"))
+
+
+def figures(evaluation: Evaluation) -> Table:
+    """One row a system: metrics with half-widths of their intervals, beams and time."""
+    title = f"{evaluation.release} on {evaluation.searches:,} searches of {Path(evaluation.queries).name}"
+    shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    shown.add_column("system")
+    for name in (*SHOWN, "beams", "p50 ms"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("what it is", style="dim")
+    best = {name: max(measured[name].value for measured in evaluation.measured.values()) for name in SHOWN}
+    answer = evaluation.as_json()["systems"]
+    for system, measured in evaluation.measured.items():
+        cells = []
+        for name in SHOWN:
+            estimate = measured[name]
+            cell = Text(_short(estimate.value), style="bold green" if estimate.value == best[name] else "")
+            cells.append(cell.append(f" ±{_short((estimate.high - estimate.low) / 2)}", style="dim not bold"))
+        beams, p50 = answer[system]["beams"], answer[system]["p50_ms"]
+        shown.add_row(system, *cells, "–" if beams is None else str(beams), f"{p50:.1f}", STAGES[system])
+    return shown
+
+
+def differences(evaluation: Evaluation) -> Table:
+    """One row a comparison: mean paired differences; green or red where their interval leaves out 0."""
+    shown = Table(title="\nPaired differences, 95 % interval", title_justify="left", box=None, pad_edge=False)
+    shown.header_style = "bold"
+    shown.add_column("systems")
+    for name in SHOWN:
+        shown.add_column(name, justify="right", no_wrap=True)
+    for comparison in evaluation.comparisons:
+        cells = []
+        for name in SHOWN:
+            estimate = comparison.differences[name]
+            style = "green" if estimate.low > 0 else "red" if estimate.high < 0 else ""
+            cell = Text(f"{estimate.value:+.3f}", style=style)
+            cells.append(cell.append(f" [{estimate.low:+.3f}, {estimate.high:+.3f}]", style="dim"))
+        shown.add_row(f"{comparison.ours} − {comparison.theirs}", *cells)
+    return shown
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0") if value < 1 else f"{value:.2f}"
+
+
+def _write(path: Path, answer: dict[str, Any]) -> None:
+    draft = path.with_suffix(".tmp")
+    try:
+        draft.write_text(json.dumps(answer, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise OneSearchError(f"{path}: cannot be written ({error})") from error
