@@ -19,7 +19,10 @@ from onesearch.data.importers.tables import import_tables
 from onesearch.data.importing import MAX_REJECTED, Import, Report, run_import
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Read a catalogue and logs into a store.", rich_markup_mode=None
+    no_args_is_help=True,
+    add_completion=False,
+    help="Read a catalogue and logs into a store.",
+    rich_markup_mode=None,
 )
 
 Source = Annotated[Path, typer.Argument(metavar="SRC", help="The folder to read.", show_default=False)]
@@ -33,7 +36,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 @app.command()
 def demo(
     store: StorePath,
-    size: Annotated[DemoSize, typer.Option(help="How large a shop: 24,000 items and 4,000 shoppers, or 3,000 and 800.")] = DemoSize.full,
+    size: Annotated[
+        DemoSize, typer.Option(help="How large a shop: 24,000 items and 4,000 shoppers, or 3,000 and 800.")
+    ] = DemoSize.full,
     seed: Annotated[int, typer.Option(min=0, help="Another seed makes another shop.")] = 0,
     json: Json = False,
 ) -> None:
@@ -48,25 +53,33 @@ def hm(src: Source, store: StorePath, max_rejected: MaxRejected = MAX_REJECTED, 
 
 
 @app.command()
-def homedepot(src: Source, store: StorePath, max_rejected: MaxRejected = MAX_REJECTED, json: Json = False) -> None:
+def homedepot(
+    src: Source, store: StorePath, max_rejected: MaxRejected = MAX_REJECTED, json: Json = False
+) -> None:
     """Home Depot: products.parquet and labels.parquet; items and judged pairs."""
     _run("homedepot", partial(import_homedepot, src), store, max_rejected, json)
 
 
 @app.command()
-def kuaisearch(src: Source, store: StorePath, max_rejected: MaxRejected = MAX_REJECTED, json: Json = False) -> None:
+def kuaisearch(
+    src: Source, store: StorePath, max_rejected: MaxRejected = MAX_REJECTED, json: Json = False
+) -> None:
     """KuaiSearch: items, users, recall, rank and relevance as JSONL, in Chinese."""
     _run("kuaisearch", partial(import_kuaisearch, src), store, max_rejected, json)
 
 
 @app.command()
-def parquet(src: Source, store: StorePath, max_rejected: MaxRejected = MAX_REJECTED, json: Json = False) -> None:
+def parquet(
+    src: Source, store: StorePath, max_rejected: MaxRejected = MAX_REJECTED, json: Json = False
+) -> None:
     """Your own tables: items.parquet, and shoppers, interactions, relevance where you have them."""
     _run("parquet", partial(import_tables, src, form="parquet"), store, max_rejected, json)
 
 
 @app.command()
-def jsonl(src: Source, store: StorePath, max_rejected: MaxRejected = MAX_REJECTED, json: Json = False) -> None:
+def jsonl(
+    src: Source, store: StorePath, max_rejected: MaxRejected = MAX_REJECTED, json: Json = False
+) -> None:
     """The same as JSONL, one object a line."""
     _run("jsonl", partial(import_tables, src, form="jsonl"), store, max_rejected, json)
 
@@ -86,7 +99,11 @@ def _show(report: Report) -> None:
     title = f"{kind}store {report.store.path} from {report.store.source}"
     out.print(table(title, ("table", "rows"), list(report.counts.items())))
     if report.unknown_items:
-        out.print(Text(f"{report.unknown_items:,} events or judgements name an item that is not in the catalogue; kept"))
+        out.print(
+            Text(
+                f"{report.unknown_items:,} events or judgements name an item that is not in the catalogue; kept"
+            )
+        )
     if report.rejected:
         rows = list(report.reasons.items())[:10]
         out.print(table(f"rejected: {report.rejected_file}", ("why", "rows"), rows))

@@ -98,35 +98,54 @@ def _times(values: pl.Series) -> pl.Series:
     if values.dtype == pl.Date:
         return values.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     if isinstance(values.dtype, pl.Datetime):
-        zoned = values.dt.replace_time_zone("UTC") if values.dtype.time_zone is None else values.dt.convert_time_zone("UTC")
+        zoned = (
+            values.dt.replace_time_zone("UTC")
+            if values.dtype.time_zone is None
+            else values.dt.convert_time_zone("UTC")
+        )
         return zoned.dt.cast_time_unit("us")
     if values.dtype.is_numeric():
         number = values.cast(pl.Float64)
         # By size: 1e11 seconds is the year 5138, 1e14 milliseconds likewise.
-        scale = pl.when(number.abs() < _SECONDS_END).then(1e6).when(number.abs() < _MILLIS_END).then(1e3).otherwise(1.0)
+        scale = (
+            pl.when(number.abs() < _SECONDS_END)
+            .then(1e6)
+            .when(number.abs() < _MILLIS_END)
+            .then(1e3)
+            .otherwise(1.0)
+        )
         micros = pl.select((pl.lit(number) * scale).round()).to_series()
         return micros.cast(pl.Int64, strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     # The parser wants one shape: 2024-05-01T12:30:00.5+00:00.
     text = values.str.strip_chars().str.replace(r"^(\d{4}-\d\d-\d\d)$", "${1}T00:00:00")
     text = text.str.replace(r"^(\d{4}-\d\d-\d\d) +", "${1}T").str.replace(r"(?i)z$", "+00:00")
-    text = text.str.replace(r"([+-]\d\d)(\d\d)$", "${1}:${2}").str.replace(r"(T\d\d:\d\d)($|[+-])", "${1}:00${2}")
+    text = text.str.replace(r"([+-]\d\d)(\d\d)$", "${1}:${2}").str.replace(
+        r"(T\d\d:\d\d)($|[+-])", "${1}:00${2}"
+    )
     text = text.str.replace(r"(T\d\d:\d\d:\d\d(?:\.\d+)?)$", "${1}+00:00")
-    return text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False).dt.convert_time_zone("UTC")
+    return text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False).dt.convert_time_zone(
+        "UTC"
+    )
 
 
 def _texts(values: pl.Series) -> pl.Series:
     if values.dtype == pl.String:
         # "Women > Shoes > Boots", as feeds write a path.
         values = values.str.split(">")
-    parts = pl.col("parts").cast(pl.List(pl.String)).list.eval(
-        pl.element().str.replace_all(_CONTROL, " ").str.strip_chars()
+    parts = (
+        pl.col("parts")
+        .cast(pl.List(pl.String))
+        .list.eval(pl.element().str.replace_all(_CONTROL, " ").str.strip_chars())
     )
     kept = parts.list.eval(pl.element().filter(pl.element().is_not_null() & (pl.element() != "")))
     return values.alias("parts").to_frame().select(kept).to_series().rename(values.name)
 
 
 def _attributes(values: pl.Series) -> pl.Series:
-    if values.dtype == ATTRIBUTES and not values.list.eval(pl.element().struct["value"].str.contains(_CONTROL)).list.any().any():
+    if (
+        values.dtype == ATTRIBUTES
+        and not values.list.eval(pl.element().struct["value"].str.contains(_CONTROL)).list.any().any()
+    ):
         return values
     return from_python(values.name, values.to_list(), ATTRIBUTES)
 
@@ -203,9 +222,15 @@ def attribute_list(value: Any) -> list[dict[str, str]]:
 
         value = json.loads(value) if value.strip() else []
     if isinstance(value, dict):
-        pairs = [(kind, one) for kind, many in value.items() for one in (many if isinstance(many, list) else [many])]
+        pairs = [
+            (kind, one)
+            for kind, many in value.items()
+            for one in (many if isinstance(many, list) else [many])
+        ]
     elif isinstance(value, list):
-        pairs = [(entry.get("type", entry.get("key")), entry.get("value")) for entry in value if _is_entry(entry)]
+        pairs = [
+            (entry.get("type", entry.get("key")), entry.get("value")) for entry in value if _is_entry(entry)
+        ]
     else:
         raise TypeError
     texts = [(_text(kind), _text(one)) for kind, one in pairs if one is not None]

@@ -123,7 +123,11 @@ class Import:
         batch.faults.clear()
         rows = _completed(table, batch.rows)
         broken = np.zeros(len(rows), dtype=bool)
-        checks = [(name, pl.col(name).is_null(), "is empty") for name, spec in TABLES[table].items() if spec.required]
+        checks = [
+            (name, pl.col(name).is_null(), "is empty")
+            for name, spec in TABLES[table].items()
+            if spec.required
+        ]
         checks += [(rule.column, rule.broken, rule.reason) for rule in RULES[table]]
         verdicts = rows.select(
             [check.fill_null(False).alias(str(at)) for at, (_, check, _) in enumerate(checks)]

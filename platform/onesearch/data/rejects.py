@@ -79,7 +79,13 @@ class Rejects:
             )
 
     def _write(self, fault: Fault, row: Any) -> None:
-        record = {"file": fault.file, "row": fault.row, "column": fault.column, "reason": fault.reason, "data": row}
+        record = {
+            "file": fault.file,
+            "row": fault.row,
+            "column": fault.column,
+            "reason": fault.reason,
+            "data": row,
+        }
         text = json.dumps(record, default=str)  # ASCII, so that broken text cannot break this file
         if len(text) > 10 * _KEPT:
             text = json.dumps({**record, "data": str(row)[:_KEPT]}, default=str)
@@ -102,4 +108,6 @@ class Rejects:
             raise self._cannot(error) from error
 
     def _cannot(self, error: OSError) -> OneSearchError:
-        return OneSearchError(f"{self.path}: cannot be written ({error.strerror or error}); the store is as it was")
+        return OneSearchError(
+            f"{self.path}: cannot be written ({error.strerror or error}); the store is as it was"
+        )

@@ -122,7 +122,8 @@ class Rule:
 
 def _texts(limit: int, *columns: str) -> list[Rule]:
     return [
-        Rule(name, pl.col(name).str.len_chars() > limit, f"is longer than {limit:,} characters") for name in columns
+        Rule(name, pl.col(name).str.len_chars() > limit, f"is longer than {limit:,} characters")
+        for name in columns
     ]
 
 

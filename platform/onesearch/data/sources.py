@@ -75,7 +75,9 @@ def read_parquet(path: Path, columns: Columns, batch_rows: int = BATCH_ROWS) -> 
     for name, column in columns.items():
         if name in found:
             if not takes(found[name], column.dtype):
-                raise DataError(f"{path.name}, column '{name}': is {found[name]}, not {kind_of(column.dtype)}")
+                raise DataError(
+                    f"{path.name}, column '{name}': is {found[name]}, not {kind_of(column.dtype)}"
+                )
         elif column.required:
             raise DataError(f"{path.name}: column '{name}' is missing{_nearest(name, list(found))}")
     scan = scan.select(list(present))
@@ -130,7 +132,9 @@ def _jsonl_batches(
         raw = [*broken, *made.raw]
         rows = np.concatenate([np.array(broken_rows, dtype=np.int64), made.raw_rows])
         order = np.argsort(rows, kind="stable")
-        return replace(made, raw=[raw[at] for at in order], raw_rows=rows[order], faults=[*faults, *made.faults])
+        return replace(
+            made, raw=[raw[at] for at in order], raw_rows=rows[order], faults=[*faults, *made.faults]
+        )
 
     for line in _lines(file):
         number += 1
@@ -216,7 +220,9 @@ def _checked(
                 reason = "is empty" if column in keys or not keys else f"is missing{_nearest(column, keys)}"
                 if not empty and not spec.required and _encodes(value):
                     continue  # nothing but control characters
-                faults[at] = Fault(name, int(numbers[at]), column, reason if _encodes(value) else "is not valid text")
+                faults[at] = Fault(
+                    name, int(numbers[at]), column, reason if _encodes(value) else "is not valid text"
+                )
             else:
                 faults[at] = Fault(name, int(numbers[at]), column, f"is not {kind_of(spec.dtype)}", value)
     rows = pl.DataFrame({ROW: numbers, **typed})

@@ -48,7 +48,9 @@ class Store:
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
-            raise UsageError(f"{path} is not a store; make one with: onesearch import … --store {path}") from None
+            raise UsageError(
+                f"{path} is not a store; make one with: onesearch import … --store {path}"
+            ) from None
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{file}: cannot be read as a store's manifest ({error})") from error
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT_NAME:
@@ -71,9 +73,13 @@ class Store:
                     if not file.is_file():
                         raise ArtifactError(f"{file}: missing from the store")
                     if file.stat().st_size != part["bytes"]:
-                        raise ArtifactError(f"{file}: {file.stat().st_size} bytes, the manifest says {part['bytes']}")
+                        raise ArtifactError(
+                            f"{file}: {file.stat().st_size} bytes, the manifest says {part['bytes']}"
+                        )
         except (KeyError, TypeError) as error:
-            raise ArtifactError(f"{self.path / MANIFEST}: an entry is missing or of the wrong type ({error})") from error
+            raise ArtifactError(
+                f"{self.path / MANIFEST}: an entry is missing or of the wrong type ({error})"
+            ) from error
 
     @property
     def _data(self) -> Path:

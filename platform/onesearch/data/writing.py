@@ -34,7 +34,9 @@ class StoreWriter:
     is not a store or is being written, OneSearchError where nothing can be written.
     """
 
-    def __init__(self, path: Path | str, source: str, simulated: bool = False, part_rows: int = PART_ROWS) -> None:
+    def __init__(
+        self, path: Path | str, source: str, simulated: bool = False, part_rows: int = PART_ROWS
+    ) -> None:
         self.path = Path(path)
         self._about: dict[str, Any] = {"source": source, "simulated": simulated}
         self._extra: dict[str, Any] = {}
@@ -49,13 +51,17 @@ class StoreWriter:
             self.path.mkdir(parents=True, exist_ok=True)
             foreign = sorted(entry.name for entry in self.path.iterdir() if not _ours(entry.name))
             if foreign:
-                raise UsageError(f"{self.path} is not a store and not empty (it holds '{foreign[0]}'); name another folder")
+                raise UsageError(
+                    f"{self.path} is not a store and not empty (it holds '{foreign[0]}'); name another folder"
+                )
             self._lock = (self.path / _LOCK).open("w")
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 self._lock.close()
-                raise UsageError(f"{self.path}: another import is writing this store; wait for it to end") from None
+                raise UsageError(
+                    f"{self.path}: another import is writing this store; wait for it to end"
+                ) from None
             self._sweep(keep=_current_data(self.path))
             self._data.mkdir()
         except OSError as error:
@@ -110,7 +116,11 @@ class StoreWriter:
 
     def _commit(self) -> None:
         for table in TABLE_NAMES:
-            rest = pl.concat(self._waiting[table]) if self._waiting[table] else pl.DataFrame(schema=schema(table))
+            rest = (
+                pl.concat(self._waiting[table])
+                if self._waiting[table]
+                else pl.DataFrame(schema=schema(table))
+            )
             if len(rest) or not self._parts[table]:
                 self._write_part(table, rest)
             self._waiting[table] = []

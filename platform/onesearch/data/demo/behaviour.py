@@ -64,7 +64,9 @@ class Behaviour:
         held = np.zeros(items.shape, dtype=np.float32)
         for slot in range(needs.kinds.shape[1]):
             kind, value = needs.kinds[:, slot], needs.values[:, slot]
-            held += (catalogue.values[items, np.maximum(kind, 0)[:, None]] == value[:, None]) & (kind >= 0)[:, None]
+            held += (catalogue.values[items, np.maximum(kind, 0)[:, None]] == value[:, None]) & (kind >= 0)[
+                :, None
+            ]
         wishes = (needs.kinds >= 0).sum(axis=1)[:, None]
         share = np.where(wishes > 0, held / np.maximum(wishes, 1), 1.0)
         same = catalogue.entity[items] == needs.entity[:, None]
@@ -80,12 +82,17 @@ class Behaviour:
         return groups[np.where((entity >= 0) & (entity < len(groups) - 1), entity, len(groups) - 1)]
 
     def chances(self, needs: Needs, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """p(click | seen) and p(order | clicked), f32[R, K] each, of items i64[R, K]; 0 where the item is −1."""
+        """p(click | seen) and p(order | clicked), f32[R, K] each, of items i64[R, K].
+
+        Both are 0 where the item is −1, or not on sale that day.
+        """
         catalogue = self.catalogue
         latent = catalogue.latent[items]
         taste = np.einsum("rkd,rd->rk", latent, self.people.taste_on(needs.who, needs.day))
         taste += 0.6 * self.people.audience[needs.who[:, None], catalogue.values[items, TYPE["Audience"]]]
-        money = -0.5 * np.minimum((catalogue.price_level[items] - self.people.price_level[needs.who][:, None]) ** 2, 6.0)
+        money = -0.5 * np.minimum(
+            (catalogue.price_level[items] - self.people.price_level[needs.who][:, None]) ** 2, 6.0
+        )
         season = catalogue.values[items, TYPE["Season"]]
         apart = np.abs((season - season_of(needs.day)[:, None] + 2) % 4 - 2)
         fits = np.where((season >= 0) & (season < 4), 1.0 - apart, 0.0)
@@ -93,9 +100,12 @@ class Behaviour:
         trend = np.cos(angle)[:, None] * self._trend[0] + np.sin(angle)[:, None] * self._trend[1]
         fashion = np.einsum("rkd,rd->rk", latent, trend)
         relevance, quality = self.relevance(needs, items), catalogue.quality[items]
-        liking = -4.2 + 3.2 * relevance + 0.9 * taste + 0.5 * quality + 0.5 * money + 0.5 * fits + 0.3 * fashion
+        liking = (
+            -4.2 + 3.2 * relevance + 0.9 * taste + 0.5 * quality + 0.5 * money + 0.5 * fits + 0.3 * fashion
+        )
         wanting = -4.2 + 1.2 * relevance + 0.9 * taste + 0.6 * quality + 0.6 * money
-        there = items >= 0
+        day = needs.day[:, None]
+        there = (items >= 0) & (catalogue.launch[items] <= day) & (day < catalogue.retire[items])
         return (np.where(there, _logistic(liking), 0.0), np.where(there, _logistic(wanting), 0.0))
 
     def act(self, needs: Needs, items: np.ndarray, seed: int) -> Acts:
@@ -126,7 +136,9 @@ def luck(seed: int, stream: int, key: np.ndarray, about: np.ndarray | int) -> np
     """Uniform numbers f64 in [0, 1), a function of its arguments alone (splitmix64)."""
     with np.errstate(over="ignore"):
         start = np.uint64((seed * 4 + stream) % 2**64)
-        mixed = _mix(_mix(key.astype(np.uint64) ^ _mix(start)) ^ np.asarray(about).astype(np.int64).astype(np.uint64))
+        mixed = _mix(
+            _mix(key.astype(np.uint64) ^ _mix(start)) ^ np.asarray(about).astype(np.int64).astype(np.uint64)
+        )
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

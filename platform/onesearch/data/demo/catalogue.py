@@ -12,7 +12,9 @@ DAYS = 365
 """Length of the logged year; simulated shoppers act after it."""
 LATENT = 16
 """Dimension of the space in which tastes and items meet."""
-TASTE_TYPES = tuple(TYPE[name] for name in ("Brand", "Color", "Style", "Pattern", "Material", "Scene", "Series"))
+TASTE_TYPES = tuple(
+    TYPE[name] for name in ("Brand", "Color", "Style", "Pattern", "Material", "Scene", "Series")
+)
 """Attribute types that a taste is about."""
 
 # How often an item has a value of a type at all. Entity and Price always; Model goes by product.
@@ -156,5 +158,8 @@ def _latent(values: np.ndarray, sizes: list[int], rng: np.random.Generator) -> n
 def _model_codes(count: int, rng: np.random.Generator) -> list[Surface]:
     letters = rng.integers(26, size=(count, 2))
     digits = rng.permutation(9000 * ((count // 9000) + 1))[:count] + 1000
-    codes = [f"{chr(65 + a)}{chr(65 + b)}{number}" for (a, b), number in zip(letters.tolist(), digits.tolist(), strict=True)]
+    codes = [
+        f"{chr(65 + a)}{chr(65 + b)}{number}"
+        for (a, b), number in zip(letters.tolist(), digits.tolist(), strict=True)
+    ]
     return [((code,), (code,)) for code in codes]

@@ -70,7 +70,9 @@ def year_of_logs(world: World) -> Iterator[pl.DataFrame]:
                 np.add.at(popularity, served.lists[acts], worth)
 
 
-def _searches(world: World, days: tuple[int, int], popularity: np.ndarray, first: int, rng: np.random.Generator) -> Served:
+def _searches(
+    world: World, days: tuple[int, int], popularity: np.ndarray, first: int, rng: np.random.Generator
+) -> Served:
     wanted = world.size.searches // MONTHS
     sessions = int(wanted / (1 + _MORE_QUERIES[0] + _MORE_QUERIES[0] * _MORE_QUERIES[1]))
     who = rng.choice(len(world.people), size=sessions, p=world.people.activity)
@@ -98,7 +100,10 @@ def _searches(world: World, days: tuple[int, int], popularity: np.ndarray, first
         )
         numbers.append(numbers[-1][goes_on])
         starts.append(starts[-1][goes_on] + rng.integers(60, 180, size=len(goes_on)) * 1_000_000)
-    merged = [np.concatenate([getattr(part, name) for part in parts]) for name in ("who", "day", "entity", "kinds", "values")]
+    merged = [
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("who", "day", "entity", "kinds", "values")
+    ]
     key = np.arange(first, first + len(merged[0])).astype(np.uint64)
     needs = Needs(*merged, key)
     lists, scores, propensity = keyword_engine(world, needs, popularity, days[0], rng)
@@ -155,7 +160,9 @@ def _explored(best: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, n
     return np.take_along_axis(best, at, axis=1), chance.astype(np.float32)
 
 
-def _feeds(world: World, days: tuple[int, int], popularity: np.ndarray, first: int, rng: np.random.Generator) -> Served:
+def _feeds(
+    world: World, days: tuple[int, int], popularity: np.ndarray, first: int, rng: np.random.Generator
+) -> Served:
     """Feeds show, place by place, a popular item of a department that the shopper is known to like."""
     count = world.size.feeds // MONTHS
     who = rng.choice(len(world.people), size=count, p=world.people.activity)
@@ -164,7 +171,11 @@ def _feeds(world: World, days: tuple[int, int], popularity: np.ndarray, first: i
     catalogue = world.catalogue
     departments = len(world.words.departments)
     known = 0.7 * world.people.interest[who] + 0.3 / departments
-    department = (rng.random((count, FEED, 1)) > np.cumsum(known, axis=1)[:, None, :]).sum(axis=2).clip(max=departments - 1)
+    department = (
+        (rng.random((count, FEED, 1)) > np.cumsum(known, axis=1)[:, None, :])
+        .sum(axis=2)
+        .clip(max=departments - 1)
+    )
     weight = np.where(catalogue.live(days[0]), popularity**0.6, 0.0)
     shelf = catalogue.department * 2 + catalogue.language
     order = np.argsort(shelf, kind="stable")
@@ -188,11 +199,16 @@ def _without_repeats(lists: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray,
     for place in range(1, lists.shape[1]):
         repeats[:, place] = (lists[:, :place] == lists[:, place : place + 1]).any(axis=1)
     order = np.argsort(repeats, axis=1, kind="stable")
-    return np.take_along_axis(np.where(repeats, -1, lists), order, axis=1), np.take_along_axis(chance, order, axis=1)
+    return np.take_along_axis(np.where(repeats, -1, lists), order, axis=1), np.take_along_axis(
+        chance, order, axis=1
+    )
 
 
-def events(world: World, served: Served) -> pl.DataFrame:
-    """Rows of the store's table ``interactions``: an impression for each item shown, then clicks, then orders."""
+def events(world: World, served: Served, names: pl.Series | None = None) -> pl.DataFrame:
+    """Rows of the store's table ``interactions``: an impression for each item shown, then clicks, then orders.
+
+    ``names`` are the requests' ids; by default they are numbered by their keys.
+    """
     ids, users = world.listings.items["item_id"], world.user_ids
     acts = served.acts
     parts = []
@@ -216,14 +232,15 @@ def events(world: World, served: Served) -> pl.DataFrame:
         )
     flat = pl.concat(parts)
     row = flat["row"].to_numpy()
-    request = pl.Series(served.needs.key.astype(np.int64)[row])
+    names = pl.Series([f"r{key}" for key in served.needs.key.tolist()]) if names is None else names
+    request = names.gather(row)
     texts = pl.Series(served.texts or [None] * len(served.needs), dtype=pl.String)
     return flat.select(
-        event_id=pl.concat_str(pl.lit("r"), request, pl.lit("-"), pl.col("action").str.head(1), "position"),
+        event_id=pl.concat_str(request, pl.lit("-"), pl.col("action").str.head(1), "position"),
         ts=(pl.lit(START).cast(pl.Datetime("us", "UTC")) + pl.duration(microseconds="micros")),
         user_id=users.gather(served.needs.who[row]),
         session_id=pl.concat_str(pl.lit("w"), pl.Series(served.session[row])),
-        request_id=pl.concat_str(pl.lit("r"), request),
+        request_id=request,
         scene=pl.lit("recommend" if served.texts is None else "search"),
         query=texts.gather(row),
         item_id=ids.gather(flat["item"]),
@@ -231,7 +248,7 @@ def events(world: World, served: Served) -> pl.DataFrame:
         position="position",
         score="score",
         propensity="propensity",
-        release=pl.lit(served.release),
+        release=pl.lit(served.release or None, pl.String),
     )
 
 
@@ -245,7 +262,9 @@ def judgements(world: World, queries: int, judged: int = 12) -> pl.DataFrame:
     """The store's table ``relevance``: simulated judges grade 0, ⅓, ⅔ or 1, and are sometimes a step off."""
     rng = np.random.default_rng([world.seed, _JUDGES])
     who = rng.choice(len(world.people), size=queries, p=world.people.activity)
-    needs = world.demand.search(who, rng.integers(DAYS, size=queries), np.zeros(queries, dtype=np.uint64), rng)
+    needs = world.demand.search(
+        who, rng.integers(DAYS, size=queries), np.zeros(queries, dtype=np.uint64), rng
+    )
     texts = query_texts(needs, world.words, world.catalogue, world.people, rng)
     popularity = np.ones(len(world.catalogue))
     lists, _, _ = keyword_engine(world, needs, popularity, DAYS, rng)

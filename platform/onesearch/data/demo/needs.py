@@ -34,7 +34,20 @@ _NAMED = {
     "Pattern": 0.08,
 }
 _HOW_MANY = (0.34, 0.39, 0.21, 0.06)
-_BEFORE = ("Price", "Brand", "Series", "Model", "Season", "Modifier", "Color", "Pattern", "Material", "Style", "Location", "Function")
+_BEFORE = (
+    "Price",
+    "Brand",
+    "Series",
+    "Model",
+    "Season",
+    "Modifier",
+    "Color",
+    "Pattern",
+    "Material",
+    "Style",
+    "Location",
+    "Function",
+)
 _AFTER = ("Specifications", "Marketing", "Anchor")
 
 
@@ -61,7 +74,14 @@ class Needs:
 
     def take(self, rows: np.ndarray) -> Needs:
         """Some of the requests."""
-        return Needs(self.who[rows], self.day[rows], self.entity[rows], self.kinds[rows], self.values[rows], self.key[rows])
+        return Needs(
+            self.who[rows],
+            self.day[rows],
+            self.entity[rows],
+            self.kinds[rows],
+            self.values[rows],
+            self.key[rows],
+        )
 
 
 def season_of(day: np.ndarray | int) -> np.ndarray:
@@ -108,7 +128,9 @@ class Demand:
     def _nothing(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         return np.full((count, WANTED), -1, dtype=np.int32), np.full((count, WANTED), -1, dtype=np.int32)
 
-    def _suiting(self, who: np.ndarray, day: np.ndarray, entity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _suiting(
+        self, who: np.ndarray, day: np.ndarray, entity: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
         """For each request an item of the entity, in the shopper's language, that suits: the best of some; -1: none."""
         shelf = entity * 2 + self._people.language[who]
         low, high = self._shelf_edges[shelf], self._shelf_edges[shelf + 1]
@@ -132,11 +154,15 @@ class Demand:
         return replace(needs, kinds=kinds, values=values.astype(np.int32))
 
 
-def query_texts(needs: Needs, words: Words, catalogue: Catalogue, people: People, rng: np.random.Generator) -> list[str]:
+def query_texts(
+    needs: Needs, words: Words, catalogue: Catalogue, people: People, rng: np.random.Generator
+) -> list[str]:
     """How the shoppers put their needs: synonyms, word order, now and then a slip."""
     luck = rng.random((len(needs), 8)).tolist()
     languages = people.language[needs.who].tolist()
-    rows = zip(needs.entity.tolist(), needs.kinds.tolist(), needs.values.tolist(), languages, luck, strict=True)
+    rows = zip(
+        needs.entity.tolist(), needs.kinds.tolist(), needs.values.tolist(), languages, luck, strict=True
+    )
     return [_text(words, catalogue, *row) for row in rows]
 
 
@@ -144,14 +170,22 @@ _RANK = {TYPE[name]: at for at, name in enumerate((*_BEFORE, *_AFTER, "Audience"
 
 
 def _text(
-    words: Words, catalogue: Catalogue, entity: int, kinds: list[int], values: list[int], language: int, luck: list[float]
+    words: Words,
+    catalogue: Catalogue,
+    entity: int,
+    kinds: list[int],
+    values: list[int],
+    language: int,
+    luck: list[float],
 ) -> str:
     said: dict[int, str] = {}
     for (kind, value), chance in zip(zip(kinds, values, strict=True), luck, strict=False):
         if kind >= 0:
             synonyms = catalogue.surfaces[kind][value][language]
             # One draw both decides for the usual word and picks among all.
-            said[kind] = synonyms[0] if chance < 0.65 else synonyms[int((chance - 0.65) / 0.35 * len(synonyms))]
+            said[kind] = (
+                synonyms[0] if chance < 0.65 else synonyms[int((chance - 0.65) / 0.35 * len(synonyms))]
+            )
     names = words.entities[entity].surface[language]
     main = names[0] if luck[3] < 0.6 else names[int((luck[3] - 0.6) / 0.4 * len(names))]
     order = sorted(said, key=lambda kind: _RANK[kind])
@@ -161,12 +195,20 @@ def _text(
     if luck[4] < 0.2:
         before.reverse()
     if language == CHINESE:
-        parts = [*before, main, *after, scene, audience] if luck[5] < 0.5 else [audience, scene, *before, main, *after]
+        parts = (
+            [*before, main, *after, scene, audience]
+            if luck[5] < 0.5
+            else [audience, scene, *before, main, *after]
+        )
         return (" " if luck[6] < 0.12 else "").join(part for part in parts if part)
     parts = [audience if luck[5] < 0.6 else "", *before, main, *after]
     parts += [f"for {audience}" if audience and luck[5] >= 0.6 else "", f"for {scene}" if scene else ""]
     text = " ".join(part for part in parts if part).lower()
     if luck[6] < 0.03 and len(text) > 5:
         at = 1 + int(luck[7] * (len(text) - 3))
-        text = text[:at] + text[at + 1 :] if luck[6] < 0.015 else text[:at] + text[at + 1] + text[at] + text[at + 2 :]
+        text = (
+            text[:at] + text[at + 1 :]
+            if luck[6] < 0.015
+            else text[:at] + text[at + 1] + text[at] + text[at + 2 :]
+        )
     return text

@@ -61,7 +61,9 @@ def make_people(words: Words, count: int, rng: np.random.Generator) -> People:
     for name in ("girls", "boys", "baby"):
         audience[children & (rng.random(count) < 0.6), names[name]] = 0.8
     audience[age < 24, names["teens"]] = 0.8
-    audience[(age > 55) | (rng.random(count) < 0.15), names["seniors"]] = 0.7  # for oneself, or for one's parents
+    audience[(age > 55) | (rng.random(count) < 0.15), names["seniors"]] = (
+        0.7  # for oneself, or for one's parents
+    )
     tastes = rng.normal(size=(2, count, LATENT))
     first = tastes[0] / np.linalg.norm(tastes[0], axis=1, keepdims=True)
     second = tastes[1] - (tastes[1] * first).sum(axis=1, keepdims=True) * first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,10 @@ for _name, _in_title, _in_fields in (
     _TOLD[TYPE[_name]], _FILLED[TYPE[_name]] = _in_title, _in_fields
 _WRONG = 0.02
 _COPIED = 0.12
-_SPAM = (("Gift", "2024", "Trending", "Best", "Hot", "DIY", "Must Have"), ("送礼", "ins风", "高颜值", "百搭", "神器", "必备", "工厂直销"))
+_SPAM = (
+    ("Gift", "2024", "Trending", "Best", "Hot", "DIY", "Must Have"),
+    ("送礼", "ins风", "高颜值", "百搭", "神器", "必备", "工厂直销"),
+)
 _HEAD = ("Brand", "Series", "Model")
 _MIDDLE = ("Location", "Season", "Modifier", "Color", "Pattern", "Material", "Style", "Function", "Price")
 _TAIL = ("Scene", "Specifications", "Anchor")
@@ -57,9 +61,7 @@ def write_listings(words: Words, catalogue: Catalogue, rng: np.random.Generator)
     told[:, TYPE["Entity"]] = True
     shown_values = _with_errors(catalogue, words, rng)
     luck = rng.random((count, 64))
-    titles = [
-        _title(catalogue, words, row, told[row], luck[row].tolist()) for row in range(count)
-    ]
+    titles = [_title(catalogue, words, row, told[row], luck[row].tolist()) for row in range(count)]
     _copy_titles(titles, told, catalogue, rng)
     items = pl.DataFrame(
         {
@@ -91,7 +93,7 @@ def _with_errors(catalogue: Catalogue, words: Words, rng: np.random.Generator) -
     values = catalogue.values.copy()
     for kind in (TYPE["Color"], TYPE["Material"], TYPE["Style"], TYPE["Pattern"], TYPE["Season"]):
         wrong = np.flatnonzero((rng.random(len(values)) < _WRONG) & (values[:, kind] >= 0))
-        for row in wrong:
+        for row in wrong:  # only where it has a value, so the department has some to choose from
             values[row, kind] = rng.choice(words.departments[catalogue.department[row]].values[kind])
     return values
 
@@ -142,9 +144,16 @@ def _title(catalogue: Catalogue, words: Words, row: int, told: np.ndarray, luck:
 
 
 def _chinese(
-    ad: str, head: list[str], middle: list[str], audience: str, main: str, stacked: list[str], tail: list[str], draw: object
+    ad: str,
+    head: list[str],
+    middle: list[str],
+    audience: str,
+    main: str,
+    stacked: list[str],
+    tail: list[str],
+    draw: Iterator[float],
 ) -> str:
-    one, two, three = next(draw), next(draw), next(draw)  # type: ignore[call-overload]
+    one, two, three = next(draw), next(draw), next(draw)
     bracket = f"【{ad}】" if ad and one < 0.6 else ""
     parts = [*head, ad if not bracket else "", *middle]
     parts += [audience, main] if two < 0.6 else [main, audience]
@@ -153,17 +162,30 @@ def _chinese(
 
 
 def _english(
-    ad: str, head: list[str], middle: list[str], audience: str, main: str, stacked: list[str], tail: list[str], draw: object
+    ad: str,
+    head: list[str],
+    middle: list[str],
+    audience: str,
+    main: str,
+    stacked: list[str],
+    tail: list[str],
+    draw: Iterator[float],
 ) -> str:
-    one, two, three, four = (next(draw) for _ in range(4))  # type: ignore[call-overload]
+    one, two, three, four = (next(draw) for _ in range(4))
     scene, *rest = tail
     parts = [f"[{ad}]" if ad and one < 0.4 else "", *head]
     parts += [audience if two < 0.4 else "", *middle, main, *stacked]
-    parts += [f"for {audience}" if audience and two >= 0.4 else "", f"for {scene}" if scene and three < 0.6 else scene]
+    parts += [
+        f"for {audience}" if audience and two >= 0.4 else "",
+        f"for {scene}" if scene and three < 0.6 else scene,
+    ]
     parts += [*rest, f"- {ad}" if ad and one >= 0.4 else ""]
     text = " ".join(part for part in parts if part)
     if three < 0.55:
-        text = " ".join(part if part == "for" or not part[:1].islower() else part[0].upper() + part[1:] for part in text.split())
+        text = " ".join(
+            part if part == "for" or not part[:1].islower() else part[0].upper() + part[1:]
+            for part in text.split()
+        )
     if four < 0.03:  # a slip of the finger
         at = 1 + int(two * (len(text) - 3))
         text = text[:at] + text[at + 1] + text[at] + text[at + 2 :]
@@ -194,7 +216,13 @@ def _detail(catalogue: Catalogue, row: int, luck: float) -> str | None:
     material, function, scene, audience = word("Material"), word("Function"), word("Scene"), word("Audience")
     entity = word("Entity")
     if language == CHINESE:
-        parts = [entity, f"采用{material}材质" if material else "", function, f"适合{scene}" if scene else "", f"{audience}都喜欢" if audience else ""]
+        parts = [
+            entity,
+            f"采用{material}材质" if material else "",
+            function,
+            f"适合{scene}" if scene else "",
+            f"{audience}都喜欢" if audience else "",
+        ]
         return "，".join(part for part in parts if part) + "。"
     parts = [
         f"This {entity} is made of {material}" if material else f"A well made {entity}",

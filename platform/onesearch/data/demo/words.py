@@ -78,9 +78,13 @@ def load_words() -> Words:
     groups: list[tuple[str, str]] = []
     departments: list[Department] = []
     for entry in raw["departments"]:
-        own = {kind: tuple(number(kind, text) for text in texts) for kind, texts in raw[entry["words"]].items()}
+        own = {
+            kind: tuple(number(kind, text) for text in texts) for kind, texts in raw[entry["words"]].items()
+        }
         values = {TYPE[kind]: found for kind, found in {**shared, **own}.items()}
         values[TYPE["Audience"]] = tuple(audiences[name] for name in entry["audience"])
+        for kind in entry.get("without", []):
+            del values[TYPE[kind]]
         for group in entry["groups"]:
             for text in group["entities"]:
                 english, chinese, price, season = text.split(" / ")

@@ -64,9 +64,7 @@ def import_hm(source: Path, job: Import) -> None:
 
 
 def _prices(path: Path, job: Import) -> pl.DataFrame:
-    paid = [
-        batch.rows.select("article_id", "price").drop_nulls() for batch in job.parquet(path, SEARCHES)
-    ]
+    paid = [batch.rows.select("article_id", "price").drop_nulls() for batch in job.parquet(path, SEARCHES)]
     rows = pl.concat(paid) if paid else pl.DataFrame(schema={"article_id": pl.String, "price": pl.Float64})
     return rows.group_by("article_id").agg(pl.col("price").median()).rename({"article_id": "item_id"})
 
@@ -75,7 +73,12 @@ def _items(rows: pl.DataFrame, prices: pl.DataFrame) -> pl.DataFrame:
     """Titles are stacked as shops stack them: audience, colour, pattern, name, type, section, garment group."""
     audience = pl.col("index_group_name").replace_strict(AUDIENCE, default=pl.col("index_group_name"))
     # "Strap top (1)": the number tells runs of the same product apart and means nothing to a shopper.
-    name = pl.col("prod_name").str.replace_all(r"\s*\([^)]*\)", " ").str.replace_all(r"\s+", " ").str.strip_chars()
+    name = (
+        pl.col("prod_name")
+        .str.replace_all(r"\s*\([^)]*\)", " ")
+        .str.replace_all(r"\s+", " ")
+        .str.strip_chars()
+    )
     name = pl.when(name == "").then("prod_name").otherwise(name)
     pattern = pl.col("graphical_appearance_name")
     parts = [

@@ -71,7 +71,10 @@ _AGE = r"岁|个月|孕|婴|童|少年|青年|中年|老年"
 
 def import_kuaisearch(source: Path, job: Import) -> None:
     """Read the folder; ``items`` and ``recall`` or ``relevance`` must be there, the rest may be missing."""
-    files = {name: sorted(source.glob(f"{name}*.jsonl")) for name in ("items", "users", "recall", "rank", "relevance")}
+    files = {
+        name: sorted(source.glob(f"{name}*.jsonl"))
+        for name in ("items", "users", "recall", "rank", "relevance")
+    }
     if not files["items"]:
         raise DataError(f"{source}: no items.jsonl")
     prices = _prices(files["rank"], job)
@@ -86,7 +89,11 @@ def import_kuaisearch(source: Path, job: Import) -> None:
 
 
 def _prices(files: list[Path], job: Import) -> pl.DataFrame:
-    paid = [batch.rows.select("target_item_id", "target_item_price") for path in files for batch in job.jsonl(path, RANK)]
+    paid = [
+        batch.rows.select("target_item_id", "target_item_price")
+        for path in files
+        for batch in job.jsonl(path, RANK)
+    ]
     if not paid:
         return pl.DataFrame(schema={"item_id": pl.String, "price": pl.Float64})
     price = pl.col("target_item_price").median() / 100
@@ -132,7 +139,9 @@ def _import_judged(files: list[Path], titles: dict[str, str], job: Import) -> No
             named = batch.rename({"item_title": "title", "score": "grade"})
             wanted = named.rows["title"].to_list()
             ids = [titles.get(title) or _judged_id(title) for title in wanted]
-            judged = named.map(lambda rows, ids=ids: rows.with_columns(item_id=pl.Series(ids, dtype=pl.String)))  # type: ignore[misc]
+            judged = named.map(
+                lambda rows, ids=ids: rows.with_columns(item_id=pl.Series(ids, dtype=pl.String))
+            )  # type: ignore[misc]
             new = pl.Series([title not in titles for title in wanted], dtype=pl.Boolean)
             job.add("items", judged.map(lambda rows, new=new: _judged_items(rows.filter(new))))  # type: ignore[misc]
             titles.update(zip(wanted, ids, strict=True))
@@ -153,11 +162,18 @@ def _judged_items(rows: pl.DataFrame) -> pl.DataFrame:
         .otherwise(pl.lit("Modifier"))
     )
     # The list repeats the brand, which has a column of its own.
-    values = pl.col("attr_value").fill_null("").str.split(",").list.set_difference(pl.concat_list(pl.col("brand").fill_null("")))
+    values = (
+        pl.col("attr_value")
+        .fill_null("")
+        .str.split(",")
+        .list.set_difference(pl.concat_list(pl.col("brand").fill_null("")))
+    )
     told = values.list.eval(
         pl.struct(type=kind, value=value).filter(~value.is_in(_UNSAID) & (value.str.len_chars() > 0))
     )
-    entries = pl.concat_list(_typed("Brand", _said("brand")), _typed("Anchor", _said("seller_name"))).list.drop_nulls()
+    entries = pl.concat_list(
+        _typed("Brand", _said("brand")), _typed("Anchor", _said("seller_name"))
+    ).list.drop_nulls()
     attributes = pl.concat_list(entries.cast(ATTRIBUTES), told.cast(ATTRIBUTES))
     return rows.unique("item_id", keep="first", maintain_order=True).with_columns(attributes=attributes)
 
@@ -165,7 +181,12 @@ def _judged_items(rows: pl.DataFrame) -> pl.DataFrame:
 def _shoppers(rows: pl.DataFrame) -> pl.DataFrame:
     labels = [
         pl.concat_str(pl.lit(f"{label}:"), _said(column))
-        for label, column in (("gender", "gender"), ("age", "age_bucket"), ("province", "fre_province"), ("city", "fre_city"))
+        for label, column in (
+            ("gender", "gender"),
+            ("age", "age_bucket"),
+            ("province", "fre_province"),
+            ("city", "fre_city"),
+        )
     ]
     return rows.with_columns(profile=pl.concat_list(labels).list.drop_nulls())
 
@@ -187,7 +208,8 @@ def _events(rows: pl.DataFrame) -> pl.DataFrame:
             "session_id",
             "query",
             item_id=pl.col(column).list.unique(maintain_order=True),
-            ts=pl.lit(START).cast(pl.Datetime("us", "UTC")) + pl.duration(microseconds=seconds.cast(pl.Int64)),
+            ts=pl.lit(START).cast(pl.Datetime("us", "UTC"))
+            + pl.duration(microseconds=seconds.cast(pl.Int64)),
             action=pl.lit(action),
         )
         parts.append(part.explode("item_id", empty_as_null=False))

@@ -21,7 +21,9 @@ def import_tables(source: Path, job: Import, form: Format) -> None:
     order of their names. Columns are those of the store; others are left out and named in the report's notes.
     """
     if not source.is_dir():
-        raise DataError(f"{source}: not a folder; it should hold items.{form} and, if there are logs, interactions.{form}")
+        raise DataError(
+            f"{source}: not a folder; it should hold items.{form} and, if there are logs, interactions.{form}"
+        )
     for table in TABLE_NAMES:
         files = [
             *sorted(source.glob(f"{table}.{form}")),
@@ -31,7 +33,9 @@ def import_tables(source: Path, job: Import, form: Format) -> None:
         if not files and table == "items":
             raise DataError(f"{source}: no items.{form}")
         for file in files:
-            reading = job.parquet(file, TABLES[table]) if form == "parquet" else job.jsonl(file, TABLES[table])
+            reading = (
+                job.parquet(file, TABLES[table]) if form == "parquet" else job.jsonl(file, TABLES[table])
+            )
             for at, batch in enumerate(reading):
                 if at == 0:
                     _note_unused(job, file, batch.raw, set(TABLES[table]))
