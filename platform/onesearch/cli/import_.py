@@ -42,7 +42,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Another seed makes another shop.")] = 0,
     json: Json = False,
 ) -> None:
-    """Make a simulated shop: catalogue in English and Chinese, shoppers with hidden tastes, a year of logs."""
+    """Make a simulated shop: items in English and Chinese, shoppers with hidden tastes, a year of logs."""
     _run("demo", partial(import_demo, size=size, seed=seed), store, 0, json, simulated=True)
 
 
@@ -100,9 +100,7 @@ def _show(report: Report) -> None:
     out.print(table(title, ("table", "rows"), list(report.counts.items())))
     if report.unknown_items:
         out.print(
-            Text(
-                f"{report.unknown_items:,} events or judgements name an item that is not in the catalogue; kept"
-            )
+            Text(f"{report.unknown_items:,} events or judgements name an item that the catalogue lacks; kept")
         )
     if report.rejected:
         rows = list(report.reasons.items())[:10]

@@ -53,7 +53,9 @@ def _inner(found: pl.List) -> pl.DataType:
 
 
 def cast(values: pl.Series, wanted: pl.DataType) -> pl.Series:
-    """Convert a column whose type :func:`takes` says can be; what cannot be read, and empty text, becomes null."""
+    """Convert a column whose type :func:`takes` says can be; what cannot be read, and empty text, becomes
+    null.
+    """
     if values.dtype in (pl.Categorical, pl.Enum):
         values = values.cast(pl.String)
     if values.dtype == pl.Null:
@@ -214,8 +216,8 @@ def _text_list(value: Any) -> list[str]:
 def attribute_list(value: Any) -> list[dict[str, str]]:
     """Attributes as files write them → ``[{type, value}, …]``.
 
-    Taken: a list of ``{type, value}`` or ``{key, value}``, a map from type to a value or to a list of values, and a
-    text that holds either as JSON. Raises TypeError or ValueError.
+    Taken: a list of ``{type, value}`` or ``{key, value}``, a map from type to a value or to a list of
+    values, and a text that holds either as JSON. Raises TypeError or ValueError.
     """
     if isinstance(value, str):
         import json

@@ -32,7 +32,9 @@ class Seen:
     runs: list[np.ndarray] = field(default_factory=list)
 
     def repeated(self, keys: np.ndarray) -> np.ndarray:
-        """bool[n]: which of the keys u64[n] came before, in earlier calls or earlier in this one. Remembers them."""
+        """bool[n]: which of the keys u64[n] came before, in earlier calls or earlier in this one. Remembers
+        them.
+        """
         new, first = np.unique(keys, return_index=True)
         again = np.ones(len(keys), dtype=bool)
         again[first] = False
@@ -65,7 +67,8 @@ class Report:
         store: the store that it made.
         counts: rows by table.
         rejected: how many rows were rejected, ``reasons`` by file, column and reason.
-        unknown_items: interactions and judgements that name an item the catalogue does not hold; they are kept.
+        unknown_items: interactions and judgements that name an item the catalogue does not hold; they are
+            kept.
     """
 
     store: Store
@@ -117,7 +120,9 @@ class Import:
             yield from read_jsonl(path, columns, batch_rows, told=_teller(task))
 
     def add(self, table: TableName, batch: Batch) -> None:
-        """Check a batch against a table's rules and write what fits. Other columns than the table's are left out."""
+        """Check a batch against a table's rules and write what fits. Other columns than the table's are
+        left out.
+        """
         for fault in batch.faults:
             self.rejects.add(fault, lambda row=fault.row: batch.original(row))  # type: ignore[misc]
         batch.faults.clear()

@@ -54,7 +54,9 @@ def _broken_text(value: Any) -> bool:
 
 
 class Rejects:
-    """Collects faults; one more than ``limit`` raises DataError. The file replaces the last import's on close."""
+    """Collects faults; one more than ``limit`` raises DataError. The file replaces the last import's on
+    close.
+    """
 
     def __init__(self, path: Path, limit: int) -> None:
         self.path = path

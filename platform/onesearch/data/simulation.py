@@ -1,7 +1,7 @@
-"""Simulated shoppers who act: they search through any search function, and click and order by their hidden tastes.
+"""Simulated shoppers who act: they search, click and order by their hidden tastes.
 
-Everything measured here is simulated. Arms are compared with common random numbers: the same request, item and seed
-meet the same luck in every arm, so that differences between arms are differences of their lists.
+Everything measured here is simulated. Arms are compared with common random numbers: the same request, item
+and seed meet the same luck in every arm, so that differences between arms are differences of their lists.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Outcome:
     """What R simulated searches led to.
 
     Attributes:
-        impressions, clicks, orders: i64[R]. relevance: f32[R], true relevance of the first ten places, empty ones 0.
+        impressions, clicks, orders: i64[R]. relevance: f32[R], true relevance of the first ten places,
+            empty ones 0.
         who: i64[R], the shoppers' numbers.
         events: rows of the store's table ``interactions``.
     """
@@ -90,8 +91,8 @@ class SimulatedShoppers:
     def open(cls, store: Store) -> SimulatedShoppers:
         """Make the world of a demo store again, from its seed.
 
-        Raises UsageError where the store is not a demo store, ArtifactError where this OneSearch, or this numpy, makes
-        another world of the seed than the one in the store.
+        Raises UsageError where the store is not a demo store, ArtifactError where this OneSearch, or this
+        numpy, makes another world of the seed than the one in the store.
         """
         about = store.extra(SIMULATION)
         if not about:
@@ -105,12 +106,12 @@ class SimulatedShoppers:
         )
         if world is None or world.fingerprint() != about["fingerprint"]:
             raise ArtifactError(
-                f"{store.path}: made from another version of the simulated world; make it again: onesearch import demo"
+                f"{store.path}: made from another version of the simulated world; make it again"
             )
         return cls(world)
 
     def requests(self, count: int, seed: int, day: int = 0) -> Requests:
-        """``count`` searches on a day after the logged year (0 is the first). The same for everybody with this seed."""
+        """``count`` searches on a day after the logged year (0 is the first), the same for everybody."""
         world = self.world
         rng = np.random.default_rng([world.seed, _NEEDS, seed, day])
         who = rng.choice(len(world.people), size=count, p=world.people.activity)
@@ -130,7 +131,7 @@ class SimulatedShoppers:
     def act(
         self, requests: Requests, ranked: Sequence[Sequence[str]], seed: int = 0, release: str = ""
     ) -> Outcome:
-        """What the shoppers do with the lists they get. Raises UsageError for an unknown or a repeated item."""
+        """What the shoppers do with their lists. Raises UsageError for an unknown or repeated item."""
         return self._outcome(requests, self._numbers(requests, ranked), seed, release)
 
     def run(self, search: SearchFunction, requests: Requests, seed: int = 0, release: str = "") -> Outcome:
@@ -145,7 +146,9 @@ class SimulatedShoppers:
         return self.act(requests, ranked, seed, release)
 
     def oracle(self, requests: Requests, k: int = 20) -> list[list[str]]:
-        """The lists of one who knows every shopper's taste: by p(click)·p(order). What nobody can beat by much."""
+        """The lists of one who knows every shopper's taste: by p(click)·p(order). What nobody can beat by
+        much.
+        """
         needs, catalogue = requests.needs, self.world.catalogue
         groups = np.array([kind.group for kind in self.world.words.entities])[needs.entity]
         best = np.full((len(needs), k), -1, dtype=np.int64)
@@ -180,9 +183,9 @@ class SimulatedShoppers:
     ) -> pl.DataFrame:
         """Run every arm, an oracle and a random one on the same requests with the same luck.
 
-        One row a system: system, orders_per_search, ctr, buyers, relevance, and ``lift_percent`` of orders_per_search
-        over ``base`` (the first arm by default) with a 95 % interval ``low`` … ``high``: a bootstrap over shoppers,
-        paired, since every arm met the same shoppers and luck.
+        One row a system: system, orders_per_search, ctr, buyers, relevance, and ``lift_percent`` of
+        orders_per_search over ``base`` (the first arm by default) with a 95 % interval ``low`` … ``high``:
+        a bootstrap over shoppers, paired, since every arm met the same shoppers and luck.
         """
         if not arms or (base is not None and base not in arms):
             raise UsageError(f"no arm to compare with: {base!r} of {sorted(arms)}")
@@ -266,7 +269,7 @@ def _orders_by_shopper(runs: Sequence[Outcome], shoppers: int) -> np.ndarray:
 
 
 def _lift(arm: np.ndarray, base: np.ndarray, draws: int = 1000) -> tuple[float, float, float]:
-    """Relative difference of orders a search in percent, with the middle 95 % of a bootstrap over shoppers."""
+    """Difference of orders a search in percent, with the middle 95 % of a bootstrap over shoppers."""
     present = base[:, 1] > 0
     arm, base = arm[present], base[present]
     if not base[:, 0].sum():

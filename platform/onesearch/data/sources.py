@@ -63,8 +63,8 @@ class Batch:
 def read_parquet(path: Path, columns: Columns, batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
     """The named columns of a Parquet file, batch by batch.
 
-    Raises DataError naming file and column where the file is none, a required column is missing, or a column's type
-    cannot hold what is wanted.
+    Raises DataError naming file and column where the file is none, a required column is missing, or a
+    column's type cannot hold what is wanted.
     """
     scan = pl.scan_parquet(path)
     try:
@@ -117,7 +117,6 @@ def read_jsonl(
 def _jsonl_batches(
     name: str, file: IO[bytes], columns: Columns, batch_rows: int, told: Callable[[int], None]
 ) -> Iterator[Batch]:
-    number = 0
     objects: list[dict[str, Any]] = []
     numbers: list[int] = []
     faults: list[Fault] = []
@@ -136,8 +135,7 @@ def _jsonl_batches(
             made, raw=[raw[at] for at in order], raw_rows=rows[order], faults=[*faults, *made.faults]
         )
 
-    for line in _lines(file):
-        number += 1
+    for number, line in enumerate(_lines(file), start=1):
         size += len(line)
         try:
             found = _json_object(line)

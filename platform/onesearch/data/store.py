@@ -1,8 +1,9 @@
 """The store: a catalogue and its logs as Parquet on disk.
 
-A store is a folder. ``store.json`` names the format version and every file with its rows and sha256, and points to
-one ``data-…`` folder. Replacing that one small file is what makes a new import visible, so a reader sees either the
-old store or the new one, whole. The data folder before the current one is kept, for readers that are still at it.
+A store is a folder. ``store.json`` names the format version and every file with its rows and sha256, and
+points to one ``data-…`` folder. Replacing that one small file is what makes a new import visible, so a
+reader sees either the old store or the new one, whole. The data folder before the current one is kept, for
+readers that are still at it.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class Store:
     def open(cls, path: Path | str) -> Store:
         """Open a store.
 
-        Raises UsageError where there is none, ArtifactError naming the file that is missing, short or broken, or the
-        format version that this OneSearch does not read.
+        Raises UsageError where there is none, ArtifactError naming the file that is missing, short or
+        broken, or the format version that this OneSearch does not read.
         """
         path = Path(path)
         file = path / MANIFEST
@@ -116,8 +117,9 @@ class Store:
     def items(self) -> pl.DataFrame:
         """The catalogue; the row of an item is its item number.
 
-        Columns: item_id str, title str, category list[str] coarse → fine, attributes list[struct{type, value}] of the
-        18 types, price f64 or null, detail_text, ocr_text, image_uri str or null, in_stock bool.
+        Columns: item_id str, title str, category list[str] coarse → fine, attributes list[struct{type,
+        value}] of the 18 types, price f64 or null, detail_text, ocr_text, image_uri str or null, in_stock
+        bool.
         """
         return self._items
 
@@ -128,9 +130,10 @@ class Store:
     def interactions(self) -> pl.LazyFrame:
         """What shoppers were shown and did. May name items that the catalogue does not hold (any more): join.
 
-        Columns: event_id str, ts datetime[us, UTC], user_id str, session_id, request_id str or null, scene ``search``
-        or ``recommend``, query str or null, item_id str, action ``impression``, ``click`` or ``order``, position i32
-        (0 is the first) or null, score, propensity f32 or null, release str or null.
+        Columns: event_id str, ts datetime[us, UTC], user_id str, session_id, request_id str or null, scene
+        ``search`` or ``recommend``, query str or null, item_id str, action ``impression``, ``click`` or
+        ``order``, position i32 (0 is the first) or null, score, propensity f32 or null, release str or
+        null.
         """
         return self.scan("interactions")
 
@@ -139,7 +142,7 @@ class Store:
         return self.scan("relevance")
 
     def fingerprint(self) -> str:
-        """32 hex digits that change with any byte of the data; equal data imported the same way gives equal ones."""
+        """32 hex digits that change with any byte of the data; the same import gives the same ones."""
         digest = hashlib.sha256()
         for table in TABLE_NAMES:
             for part in self.manifest["tables"][table]:
@@ -147,7 +150,7 @@ class Store:
         return digest.hexdigest()[:32]
 
     def verify(self) -> None:
-        """Read every file whole; ArtifactError names the first whose bytes are not those that were written."""
+        """Read every file whole; ArtifactError names the first that is not as it was written."""
         for table in TABLE_NAMES:
             for part in self.manifest["tables"][table]:
                 file = self._data / part["file"]
@@ -157,5 +160,5 @@ class Store:
                     raise ArtifactError(f"{file}: its bytes are not those that the import wrote")
 
     def extra(self, name: str) -> dict[str, Any]:
-        """A JSON document that the importer put beside the tables, e.g. ``simulation``; {} where there is none."""
+        """A JSON document that the importer put beside the tables, e.g. ``simulation``; {} without."""
         return cast(dict[str, Any], self.manifest.get("extra", {}).get(name, {}))

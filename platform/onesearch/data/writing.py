@@ -29,9 +29,10 @@ REJECTED = "rejected.jsonl"
 class StoreWriter:
     """Writes one store; leave the ``with`` block without an exception and it replaces the old one.
 
-    Whatever goes wrong before that, a kill included, leaves the old store as it was; what is left over is removed by
-    the next writer. Only one process writes a store at a time. Raises UsageError where the folder holds something that
-    is not a store or is being written, OneSearchError where nothing can be written.
+    Whatever goes wrong before that, a kill included, leaves the old store as it was; what is left over is
+    removed by the next writer. Only one process writes a store at a time. Raises UsageError where the
+    folder holds something that is not a store or is being written, OneSearchError where nothing can be
+    written.
     """
 
     def __init__(
@@ -105,7 +106,8 @@ class StoreWriter:
         return sum(part["rows"] for part in self._parts[table]) + sum(map(len, self._waiting[table]))
 
     def _write_part(self, table: TableName, rows: pl.DataFrame) -> None:
-        # Through memory, not by polars itself: a full disk is then an OSError here, and the hash comes for free.
+        # Through memory, not by polars itself: a full disk is then an OSError here, and the hash comes for
+        # free.
         buffer = io.BytesIO()
         rows.write_parquet(buffer, compression="zstd", compression_level=3, statistics=True)
         content = buffer.getbuffer()

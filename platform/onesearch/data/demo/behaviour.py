@@ -1,4 +1,4 @@
-"""How simulated shoppers act on a list: the probabilities that are their truth, and the luck they are drawn with.
+"""How simulated shoppers act on a list: the probabilities that are their truth, and the luck they have.
 
 For shopper s, item i and request r on some day (σ is the logistic function)::
 
@@ -9,10 +9,11 @@ For shopper s, item i and request r on some day (σ is the logistic function)::
     order  = σ(−4.2 + 1.2·rel + 0.9·taste + 0.6·quality + 0.6·money), of what was clicked
 
     rel(r, i) = kin·(0.35 + 0.65·share of wishes that hold)·(0.2 if in the other language)
-    kin = 1 for the wished entity, 0.35 for another one of its group, else 0; a shopper who only browses has rel = 0.55
+    kin = 1 for the wished entity, 0.35 for another one of its group, else 0; a shopper who only browses has
+    rel = 0.55
 
-Who looks at a list reads down to a depth, sees place p with probability (1 + p)^−0.65 (a feed: −0.4), clicks what they
-see with ``click``, orders what they clicked with ``order``, and leaves at the first order.
+Who looks at a list reads down to a depth, sees place p with probability (1 + p)^−0.65 (a feed: −0.4),
+clicks what they see with ``click``, orders what they clicked with ``order``, and leaves at the first order.
 """
 
 from __future__ import annotations
@@ -111,10 +112,10 @@ class Behaviour:
     def act(self, needs: Needs, items: np.ndarray, seed: int) -> Acts:
         """What the shoppers do with lists of item numbers i64[R, K] (−1: the list is shorter).
 
-        The same request, item and seed meet the same luck in whatever list the item stands, wherever it stands:
-        common random numbers.
+        The same request, item and seed meet the same luck in whatever list the item stands, wherever it
+        stands: common random numbers.
         """
-        rows, width = items.shape
+        width = items.shape[1]
         key = needs.key[:, None]
         depth = np.where(luck(seed, _DEPTH, needs.key, 0) < _SECOND_PAGE, 2 * PAGE, PAGE)[:, None]
         place = np.arange(width)[None, :]

@@ -50,7 +50,8 @@ class Catalogue:
         entity, group, department: i32[N]. language: i8[N], 0 English, 1 Chinese.
         values: i32[N, 18], number of the item's value by attribute type; -1: it has none.
         price: f64[N]; price_level: f32[N], standardised log price within the entity.
-        quality: f32[N], what everybody likes or not. latent: f32[N, 16], norm 4: tastes are unit vectors in this space.
+        quality: f32[N], what everybody likes or not. latent: f32[N, 16], norm 4: tastes are unit vectors in
+            this space.
         launch, retire: i32[N], the first day on sale and the first day no more on sale.
     """
 

@@ -1,13 +1,15 @@
-"""A year of simulated logs: an ordinary keyword engine and an ordinary feed serve the shoppers, month by month.
+"""A year of simulated logs: an ordinary keyword engine and an ordinary feed serve the shoppers, month by
+month.
 
-The engine knows titles, attributes and past clicks, not the truth. With probability :data:`EXPLORE` a place is given to
-a random item of the same group instead of the engine's choice, and every impression carries its propensity.
+The engine knows titles, attributes and past clicks, not the truth. With probability :data:`EXPLORE` a place
+is given to a random item of the same group instead of the engine's choice, and every impression carries its
+propensity.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -100,12 +102,8 @@ def _searches(
         )
         numbers.append(numbers[-1][goes_on])
         starts.append(starts[-1][goes_on] + rng.integers(60, 180, size=len(goes_on)) * 1_000_000)
-    merged = [
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("who", "day", "entity", "kinds", "values")
-    ]
-    key = np.arange(first, first + len(merged[0])).astype(np.uint64)
-    needs = Needs(*merged, key)
+    needs = Needs.joined(parts)
+    needs = replace(needs, key=np.arange(first, first + len(needs)).astype(np.uint64))
     lists, scores, propensity = keyword_engine(world, needs, popularity, days[0], rng)
     texts = query_texts(needs, world.words, world.catalogue, world.people, rng)
     acts = world.behaviour.act(needs, lists, _LUCK)
@@ -116,7 +114,9 @@ def _searches(
 def keyword_engine(
     world: World, needs: Needs, popularity: np.ndarray, day: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lists i64[R, 20], scores and propensities f32[R, 20] by what titles and attributes say, and by popularity."""
+    """Lists i64[R, 20], scores and propensities f32[R, 20] by what titles and attributes say, and by
+    popularity.
+    """
     catalogue, said = world.catalogue, world.listings.said
     lists = np.full((len(needs), LISTED), -1, dtype=np.int64)
     scores = np.zeros(lists.shape, dtype=np.float32)
@@ -146,7 +146,9 @@ def keyword_engine(
 
 
 def _explored(best: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The first places of rankings i64[R, P], some given to items further down, with the chance of each choice."""
+    """The first places of rankings i64[R, P], some given to items further down, with the chance of each
+    choice.
+    """
     rows, size = best.shape
     places = min(LISTED, size)
     rest = size - places
@@ -205,7 +207,8 @@ def _without_repeats(lists: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray,
 
 
 def events(world: World, served: Served, names: pl.Series | None = None) -> pl.DataFrame:
-    """Rows of the store's table ``interactions``: an impression for each item shown, then clicks, then orders.
+    """Rows of the store's table ``interactions``: an impression for each item shown, then clicks, then
+    orders.
 
     ``names`` are the requests' ids; by default they are numbered by their keys.
     """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -72,6 +73,13 @@ class Needs:
     def __len__(self) -> int:
         return len(self.who)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Needs]) -> Needs:
+        """Requests one after the other."""
+        return cls(
+            *(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(cls))
+        )
+
     def take(self, rows: np.ndarray) -> Needs:
         """Some of the requests."""
         return Needs(
@@ -131,7 +139,9 @@ class Demand:
     def _suiting(
         self, who: np.ndarray, day: np.ndarray, entity: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
-        """For each request an item of the entity, in the shopper's language, that suits: the best of some; -1: none."""
+        """For each request an item of the entity, in the shopper's language, that suits: the best of some;
+        -1: none.
+        """
         shelf = entity * 2 + self._people.language[who]
         low, high = self._shelf_edges[shelf], self._shelf_edges[shelf + 1]
         at = low[:, None] + (rng.random((len(who), 8)) * (high - low)[:, None]).astype(np.int64)

@@ -19,11 +19,11 @@ class People:
 
     Attributes:
         language: i8[S]; they search, and like to read, in one language.
-        taste, later_taste: f32[S, 16], orthogonal unit vectors; drift: f32[S], the angle turned from one towards the
-            other in a year.
+        taste, later_taste: f32[S, 16], orthogonal unit vectors; drift: f32[S], the angle turned from one
+            towards the other in a year.
         interest: f64[S, departments], rows sum to 1.
-        audience: f32[S, audiences], how well an item for these people suits the shopper, -1 … 1; a last column of 0
-            for items that do not say.
+        audience: f32[S, audiences], how well an item for these people suits the shopper, -1 … 1; a last
+            column of 0 for items that do not say.
         price_level: f32[S], the standardised log price that suits. activity: f64[S], share of all visits.
     """
 

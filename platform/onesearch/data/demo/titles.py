@@ -44,7 +44,8 @@ class Listings:
 
     Attributes:
         items: rows of the store's table ``items``.
-        said: bool[N, 18], whether title or attributes tell the item's value of a type: all that a search engine can know.
+        said: bool[N, 18], whether title or attributes tell the item's value of a type: all that a search
+            engine can know.
     """
 
     items: pl.DataFrame

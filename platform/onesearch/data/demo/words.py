@@ -22,7 +22,9 @@ Surface = tuple[tuple[str, ...], tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Entity:
-    """A kind of product: its names, group, typical price and the season (0 … 3) when most people look for it."""
+    """A kind of product: its names, group, typical price and the season (0 … 3) when most people look for
+    it.
+    """
 
     surface: Surface
     group: int
@@ -44,8 +46,8 @@ class Words:
     """Everything the shop can say.
 
     Attributes:
-        surfaces: by attribute type, the values in order of their numbers. Entities are values of type Entity; the
-            types Brand and Model are made up per world, not listed here.
+        surfaces: by attribute type, the values in order of their numbers. Entities are values of type
+            Entity; the types Brand and Model are made up per world, not listed here.
     """
 
     surfaces: tuple[tuple[Surface, ...], ...]

@@ -1,11 +1,13 @@
 """H&M: a folder with ``articles.parquet`` and ``searches.parquet`` → items, shoppers and orders.
 
-The set has real users and real orders, with queries made from attributes of the article bought; it has neither
-impressions nor clicks. Each row becomes one ``order`` in the scene ``search``, and nothing else is made up.
+The set has real users and real orders, with queries made from attributes of the article bought; it has
+neither impressions nor clicks. Each row becomes one ``order`` in the scene ``search``, and nothing else is
+made up.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +61,8 @@ def import_hm(source: Path, job: Import) -> None:
         named = batch.rename({"day": "ts", "article_id": "item_id"}).map(lambda rows: _orders(rows, orders))
         job.add("interactions", named)
         users = named.rows.select(ROW, "user_id").unique("user_id", keep="first", maintain_order=True)
-        new = pl.Series(~shoppers.repeated(hashes(users["user_id"])))
-        job.add("shoppers", named.map(lambda _, users=users, new=new: users.filter(new)))  # type: ignore[misc]
+        new = users.filter(pl.Series(~shoppers.repeated(hashes(users["user_id"]))))
+        job.add("shoppers", replace(named, rows=new))
 
 
 def _prices(path: Path, job: Import) -> pl.DataFrame:
@@ -70,7 +72,9 @@ def _prices(path: Path, job: Import) -> pl.DataFrame:
 
 
 def _items(rows: pl.DataFrame, prices: pl.DataFrame) -> pl.DataFrame:
-    """Titles are stacked as shops stack them: audience, colour, pattern, name, type, section, garment group."""
+    """Titles are stacked as shops stack them: audience, colour, pattern, name, type, section, garment
+    group.
+    """
     audience = pl.col("index_group_name").replace_strict(AUDIENCE, default=pl.col("index_group_name"))
     # "Strap top (1)": the number tells runs of the same product apart and means nothing to a shopper.
     name = (

@@ -1,4 +1,6 @@
-"""Home Depot: a folder with ``products.parquet`` and ``labels.parquet`` → items and judged pairs, no interactions."""
+"""Home Depot: a folder with ``products.parquet`` and ``labels.parquet`` → items and judged pairs, no
+interactions.
+"""
 
 from __future__ import annotations
 

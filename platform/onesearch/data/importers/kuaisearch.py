@@ -1,20 +1,24 @@
-"""KuaiSearch's published schema: ``items``, ``users``, ``recall``, ``rank`` and ``relevance`` as JSONL, in Chinese.
+"""KuaiSearch's published schema: ``items``, ``users``, ``recall``, ``rank``, ``relevance`` as JSONL, Chinese.
 
 Decisions that the schema leaves open:
 
-- ``recall`` names items that the item file may not hold (of the published demo rows, nearly all). Their events are
-  kept: a log names items that are gone. Readers join on ``item_id``; the import counts them as unknown.
-- ``relevance`` judges titles, not ids. A title that an item carries is that item; any other becomes an item of its own,
-  ``judged-<hash of the title>``, as the judgements would otherwise be lost.
-- ``time_index`` has no published unit. It is read as seconds after 2025-01-01: order is right, distances are not.
-- ``rank`` repeats the sessions of ``recall`` with features; only its prices are taken, as hundredths of a yuan.
-- ``attr_value`` lists values without their types: seasons and ages are told by their form, the rest are Modifiers.
+- ``recall`` names items that the item file may not hold (of the published demo rows, nearly all). Their
+  events are kept: a log names items that are gone. Readers join on ``item_id``; the import counts them.
+- ``relevance`` judges titles, not ids. A title that an item carries is that item; any other becomes an item
+  of its own, ``judged-<hash of the title>``, as the judgements would otherwise be lost.
+- ``time_index`` has no published unit. It is read as seconds after 2025-01-01: order is right, distances
+  are not.
+- ``rank`` repeats the sessions of ``recall`` with features; only its prices are taken, as hundredths of a
+  yuan.
+- ``attr_value`` lists values without their types: seasons and ages are told by their form, the rest are
+  Modifiers.
 """
 
 from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -139,11 +143,9 @@ def _import_judged(files: list[Path], titles: dict[str, str], job: Import) -> No
             named = batch.rename({"item_title": "title", "score": "grade"})
             wanted = named.rows["title"].to_list()
             ids = [titles.get(title) or _judged_id(title) for title in wanted]
-            judged = named.map(
-                lambda rows, ids=ids: rows.with_columns(item_id=pl.Series(ids, dtype=pl.String))
-            )  # type: ignore[misc]
-            new = pl.Series([title not in titles for title in wanted], dtype=pl.Boolean)
-            job.add("items", judged.map(lambda rows, new=new: _judged_items(rows.filter(new))))  # type: ignore[misc]
+            known = pl.Series([title in titles for title in wanted], dtype=pl.Boolean)
+            judged = named.map(partial(_with_ids, ids=ids))
+            job.add("items", judged.map(partial(_judged_items, known=known)))
             titles.update(zip(wanted, ids, strict=True))
             job.add("relevance", judged.map(lambda rows: rows.with_columns(pl.col("grade") / TOP_SCORE)))
 
@@ -152,7 +154,13 @@ def _judged_id(title: str) -> str:
     return "judged-" + hashlib.blake2b(title.encode(), digest_size=8).hexdigest()
 
 
-def _judged_items(rows: pl.DataFrame) -> pl.DataFrame:
+def _with_ids(rows: pl.DataFrame, ids: list[str]) -> pl.DataFrame:
+    return rows.with_columns(item_id=pl.Series(ids, dtype=pl.String))
+
+
+def _judged_items(rows: pl.DataFrame, known: pl.Series) -> pl.DataFrame:
+    """Rows of the table ``items`` for the judged titles that are not known yet."""
+    rows = rows.filter(~known)
     value = pl.element().str.strip_chars()
     kind = (
         pl.when(value.str.contains(_SEASON))
@@ -192,7 +200,7 @@ def _shoppers(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _events(rows: pl.DataFrame) -> pl.DataFrame:
-    """One event for each impressed, clicked and purchased item; a position is the place among the impressed."""
+    """An event for each impressed, clicked and purchased item; its position is that of the impression."""
     places = rows.select(
         ROW, item_id="impressed_item_ids", position=pl.int_ranges(pl.col("impressed_item_ids").list.len())
     ).explode("item_id", "position", empty_as_null=False)

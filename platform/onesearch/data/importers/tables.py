@@ -17,8 +17,9 @@ Format = Literal["parquet", "jsonl"]
 def import_tables(source: Path, job: Import, form: Format) -> None:
     """Read ``items``, and ``shoppers``, ``interactions``, ``relevance`` where they are.
 
-    A table is ``<table>.<format>``, or several files: ``<table>-*.<format>`` or ``<table>/*.<format>``, read in the
-    order of their names. Columns are those of the store; others are left out and named in the report's notes.
+    A table is ``<table>.<format>``, or several files: ``<table>-*.<format>`` or ``<table>/*.<format>``,
+    read in the order of their names. Columns are those of the store; others are left out and named in the
+    report's notes.
     """
     if not source.is_dir():
         raise DataError(
