@@ -73,13 +73,15 @@ def show(release: str, releases: Releases = RELEASES, as_json: Json = False) -> 
 
     figures = [[stage, brief(values)] for stage, values in manifest.metrics.items()]
     if figures:
-        out.print(table("\nfigures of training", ("stage", "figures"), figures))
+        out.print()
+        out.print(table("figures of training", ("stage", "figures"), figures))
     sizes: dict[str, int] = {}
     for path, file in manifest.files.items():
         part = "/".join(path.split("/")[: 2 if path.startswith("learners/") else 1])
         sizes[part] = sizes.get(part, 0) + file.size
     files = [[part, round(size / 1e6, 2)] for part, size in sorted(sizes.items())]
-    out.print(table("\nfiles", ("part", "MB"), files))
+    out.print()
+    out.print(table("files", ("part", "MB"), files))
 
 
 @app.command()

@@ -407,7 +407,10 @@ class _Training:
 def brief(figures: dict[str, Any], limit: int = 6) -> str:
     """The first plain numbers and words of a stage's figures on one line."""
     shown: list[str] = []
-    for name, value in figures.items():
+    for key, value in figures.items():
+        name = key.replace("_", " ")
+        if key == "seconds":
+            continue
         if isinstance(value, float):
             shown.append(f"{name} {value:.4g}")
         elif isinstance(value, int | str) and not isinstance(value, bool):
