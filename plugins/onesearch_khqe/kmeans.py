@@ -1,0 +1,156 @@
+"""k-means in torch: hierarchical start, Lloyd iterations as matrix products, few of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CHUNK = 4096
+STALL = 2e-4
+"""Lloyd stops when an iteration lowers the distortion by less than this share."""
+SETTLE = 3
+"""Last iterations of :func:`lloyd` that move no centroid but to its mean."""
+IDLE = 0.1
+"""Share of centroids that one refilling iteration moves."""
+
+
+def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """Nearest centroid of each point: numbers i64[N] and squared distances f32[N]."""
+    half = 0.5 * centroids.square().sum(1)
+    ids = torch.empty(len(points), dtype=torch.long, device=points.device)
+    scores = torch.empty(len(points), device=points.device)
+    for start in range(0, len(points), CHUNK):
+        some = torch.addmm(half[None], points[start : start + CHUNK], centroids.T, beta=-1)
+        scores[start : start + CHUNK], ids[start : start + CHUNK] = some.max(1)
+    return ids, (points.square().sum(1) - 2 * scores).clamp(min=0)
+
+
+def means(points: Tensor, ids: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of the points of each centroid f32[K, D] (the old one where there are none), and their number f32[K]."""
+    sums = torch.zeros_like(old).index_add_(0, ids, points)
+    counts = torch.bincount(ids, minlength=len(old)).to(points.dtype)
+    return torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], old), counts
+
+
+def lloyd(
+    points: Tensor, centroids: Tensor, iterations: int, generator: torch.Generator, refill: bool = True
+) -> Tensor:
+    """Lloyd's iterations from given centroids.
+
+    A centroid that has lost its points is moved beside the one with the largest share of the distortion. With
+    ``refill`` so are, until the last few iterations, the centroids that are cheapest to do without (see
+    :func:`_worthless`): the density of residuals is so uneven that plain Lloyd leaves many of them idle. On Home
+    Depot's second layer ten such iterations reach a distortion that faiss' twenty-five do not.
+    """
+    best = float("inf")
+    for iteration in range(iterations):
+        ids, distances = nearest(points, centroids)
+        total = float(distances.sum())
+        centroids, counts = means(points, ids, centroids)
+        settled = not refill or iteration >= iterations - SETTLE
+        if iteration < iterations - 1:
+            free = counts == 0
+            if not settled:
+                free |= _worthless(centroids, counts)
+            centroids = _relocate(centroids, counts, distances, ids, free, generator)
+        if settled and total > best * (1 - STALL):
+            break
+        best = min(best, total)
+    return centroids
+
+
+def _worthless(centroids: Tensor, counts: Tensor) -> Tensor:
+    """bool[K]: the centroids whose merging into a neighbour costs least (Ward: ``n·m/(n+m)·d²``)."""
+    many = int(IDLE * len(centroids))
+    chosen = torch.zeros(len(centroids), dtype=torch.bool, device=centroids.device)
+    if not many:
+        return chosen
+    squares = centroids.square().sum(1)
+    costs = torch.empty_like(squares)
+    for start in range(0, len(centroids), CHUNK):
+        rows = slice(start, start + CHUNK)
+        gaps = squares[rows, None] + squares[None] - 2 * centroids[rows] @ centroids.T
+        pair = counts[rows, None] * counts[None] / (counts[rows, None] + counts[None]).clamp(min=1)
+        cost = gaps * pair
+        at = torch.arange(len(cost), device=cost.device)
+        cost[at, at + start] = float("inf")
+        costs[rows] = cost.min(1).values
+    chosen[costs.argsort()[:many]] = True
+    return chosen
+
+
+def _relocate(
+    centroids: Tensor,
+    counts: Tensor,
+    distances: Tensor,
+    ids: Tensor,
+    free: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Move the free centroids beside those with the largest share of the distortion."""
+    empty = torch.nonzero(free).flatten()
+    if not len(empty):
+        return centroids
+    error = torch.zeros_like(counts).index_add_(0, ids, distances)
+    error[free] = -1.0
+    full = error.argsort(descending=True)[: len(empty)]
+    empty = empty[: len(full)]
+    shift = torch.randn(len(full), centroids.shape[1], generator=generator).to(centroids.device)
+    spread = (error[full].clamp(min=0) / counts[full].clamp(min=1)).sqrt()[:, None]
+    shift = 0.1 * spread * shift / shift.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    centroids = centroids.clone()
+    centroids[empty] = centroids[full] + shift
+    centroids[full] -= shift
+    return centroids
+
+
+def hierarchical_start(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """``size`` centroids by clustering twice: √size coarse ones, then within each as many as its points deserve.
+
+    It costs a fraction of one full iteration and replaces about ten of them.
+    """
+    order = torch.randperm(len(points), generator=generator).to(points.device)
+    coarse = max(1, int(size**0.5))
+    if size < 64 or len(points) < 4 * size:
+        return points[order[:size]].clone()
+    centroids = lloyd(points, points[order[:coarse]].clone(), 8, generator, refill=False)
+    ids, distances = nearest(points, centroids)
+    counts = torch.bincount(ids, minlength=coarse)
+    error = torch.zeros(coarse, device=points.device).index_add_(0, ids, distances)
+    shares = _apportion(error.double().cpu(), counts.cpu(), size)
+    parts: list[Tensor] = []
+    for number in range(coarse):
+        own = points[ids == number]
+        wanted = int(shares[number])
+        if wanted:
+            start = torch.randperm(len(own), generator=generator)[:wanted].to(points.device)
+            parts.append(lloyd(own, own[start].clone(), 8, generator, refill=False))
+    return torch.cat(parts)
+
+
+def _apportion(weights: Tensor, limits: Tensor, total: int) -> Tensor:
+    """Whole numbers i64 that sum to ``total``, in proportion to the weights, none above its limit."""
+    shares = (weights / weights.sum().clamp(min=1e-30) * total).floor().long()
+    shares = torch.minimum(shares.clamp(min=1), limits)
+    while int(shares.sum()) > total:
+        shares[int(shares.argmax())] -= 1
+    while int(shares.sum()) < total:
+        room = (weights + 1e-30) / (shares + 1) * (shares < limits)
+        shares[int(room.argmax())] += 1
+    return shares
+
+
+def fit_kmeans(points: Tensor, size: int, iterations: int, generator: torch.Generator) -> Tensor:
+    """``size`` centroids f32[K, D] of points f32[N, D], N ≥ size.
+
+    Few points a centroid: a hierarchical start, then Lloyd. Many: iterations are cheap, so three times as many from
+    random points, with refilling.
+    """
+    if len(points) < MANY * size:
+        return lloyd(points, hierarchical_start(points, size, generator), iterations, generator, refill=False)
+    order = torch.randperm(len(points), generator=generator)[:size].to(points.device)
+    return lloyd(points, points[order].clone(), 3 * iterations, generator)
+
+
+MANY = 32
+"""Points a centroid from which :func:`fit_kmeans` refills."""

@@ -1,0 +1,87 @@
+"""Optimised product quantisation: a rotation after which sub-spaces can be coded one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from onesearch.errors import ConfigError
+from torch import Tensor
+
+from onesearch_khqe.kmeans import CHUNK, lloyd
+
+
+def fit_opq(
+    residuals: Tensor, sizes: Sequence[int], iterations: int, generator: torch.Generator
+) -> tuple[Tensor, list[Tensor]]:
+    """Fit a rotation and one codebook per sub-space.
+
+    Starts from the eigenvectors of the residuals, dealt out so that each sub-space gets an equal product of
+    eigenvalues, then alternates one k-means step in each sub-space with the orthogonal Procrustes solution
+    ``R = U·Vᵀ, U·S·Vᵀ = svd(Xᵀ·Ŷ)``. The points are never rotated: they are compared with the centroids rotated
+    back, and ``Xᵀ·Ŷ`` comes from the sums of each code's points.
+
+    Returns:
+        rotation f32[D, D], a point's code being that of ``x @ rotation``, and per sub-space f32[K, D / M].
+    """
+    dim = residuals.shape[1]
+    parts = len(sizes)
+    if dim % parts:
+        raise ConfigError(
+            f"tokenizer.khqe.quantiser.opq_sizes: dimension {dim} cannot be cut into {parts} sub-spaces"
+        )
+    width = dim // parts
+    columns = [slice(at * width, (at + 1) * width) for at in range(parts)]
+    rotation = _balanced_axes(residuals, parts)
+    codebooks: list[Tensor] = []
+    for size, own in zip(sizes, columns, strict=True):
+        turned = residuals @ rotation[:, own]
+        picks = torch.randperm(len(turned), generator=generator)[:size].to(turned.device)
+        codebooks.append(lloyd(turned, turned[picks].clone(), FIRST, generator))
+    for iteration in range(iterations + LAST):
+        sums: list[Tensor] = []
+        for at, own in enumerate(columns):
+            ids = _nearest_rotated(residuals, codebooks[at], rotation[:, own])
+            total, counts = _sums(residuals, ids, len(codebooks[at]))
+            moved = (total @ rotation[:, own]) / counts.clamp(min=1)[:, None]
+            codebooks[at] = torch.where(counts[:, None] > 0, moved, codebooks[at])
+            sums.append(total)
+        # The last steps leave the rotation alone, so that the codebooks are the means under the final one.
+        if iteration < iterations:
+            cross = torch.cat([total.T @ codebooks[at] for at, total in enumerate(sums)], dim=1)
+            left, _, right = torch.linalg.svd(cross)
+            rotation = left @ right
+    return rotation, codebooks
+
+
+FIRST = 16
+LAST = 2
+
+
+def _nearest_rotated(points: Tensor, codebook: Tensor, axes: Tensor) -> Tensor:
+    """Nearest code of ``points @ axes``, without computing that product; i64[N]."""
+    back = codebook @ axes.T
+    half = 0.5 * codebook.square().sum(1)
+    ids = torch.empty(len(points), dtype=torch.long, device=points.device)
+    for start in range(0, len(points), CHUNK):
+        some = torch.addmm(half[None], points[start : start + CHUNK], back.T, beta=-1)
+        ids[start : start + CHUNK] = some.argmax(1)
+    return ids
+
+
+def _sums(points: Tensor, ids: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    total = torch.zeros(size, points.shape[1], device=points.device).index_add_(0, ids, points)
+    return total, torch.bincount(ids, minlength=size).to(points.dtype)
+
+
+def _balanced_axes(residuals: Tensor, parts: int) -> Tensor:
+    """Eigenvectors f32[D, D], each dealt to the sub-space with the smallest product so far that still has room."""
+    values, vectors = torch.linalg.eigh(residuals.T @ residuals / len(residuals))
+    room = residuals.shape[1] // parts
+    logs = [0.0] * parts
+    dealt: list[list[int]] = [[] for _ in range(parts)]
+    for axis in reversed(range(len(values))):
+        at = min((at for at in range(parts) if len(dealt[at]) < room), key=lambda at: logs[at])
+        dealt[at].append(axis)
+        logs[at] += float(values[axis].clamp(min=1e-12).log())
+    return vectors[:, [axis for axes in dealt for axis in axes]].contiguous()
