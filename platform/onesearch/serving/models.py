@@ -67,6 +67,10 @@ class Model(ABC):
         """Requests of the same kind may share a batch."""
         return None
 
+    def fit(self, request: Tensors, answer: Tensors) -> Tensors:
+        """The answer to one request out of a batch, as if it had been alone."""
+        return answer
+
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer a list of requests, one response each, in their order."""
         batches = [self._read(request) for request in requests]
@@ -89,7 +93,8 @@ class Model(ABC):
         answers, start = [], 0
         for batch in batches:
             end = start + len(batch[self.inputs[0]])
-            tensors = [self._write(name, merged[name][start:end]) for name in self.outputs]
+            own = self.fit(batch, {name: merged[name][start:end] for name in self.outputs})
+            tensors = [self._write(name, array) for name, array in own.items()]
             answers.append(self._backend.InferenceResponse(output_tensors=tensors))
             start = end
         return answers
@@ -187,6 +192,11 @@ class RewardModel(Model):
     def kind(self, tensors: Tensors) -> Hashable:
         """With and without the reward the score has other parts."""
         return bool(tensors["RERANK"].all())
+
+    def fit(self, request: Tensors, answer: Tensors) -> Tensors:
+        """Without the padding to the widest request; it was sorted behind everything else."""
+        width = request["ITEMS"].shape[1]
+        return answer | {name: answer[name][:, :width] for name in ("ORDER", "TOTALS", "PARTS")}
 
     def run(self, batch: Tensors) -> Tensors:
         """Score and sort."""

@@ -27,7 +27,7 @@ from onesearch.serving.environment import ServingEnvironment
 SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "onesearch-serve"
 _OWNER = re.compile(rf"{_PREFIX}-(\d+)-")
-_STOP_S = 8
+_EXIT_S = 3  # where the kernel stops it because we are gone
 _NO_LIMIT = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
@@ -143,10 +143,8 @@ class TritonServer:
         """End the server and its models' processes, and remove their shared memory. Safe to call twice."""
         process = self._process
         if process is not None:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_STOP_S)
-            # The models' processes are of the same group: none of them outlives the server.
+            # It holds nothing that could be lost, and would take seconds to end by itself. The models'
+            # processes are of the same group: none of them outlives the server.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -207,7 +205,7 @@ class TritonServer:
             f"--http-port={ports['http']}",
             f"--metrics-address={host}",
             f"--metrics-port={ports['metrics']}",
-            f"--exit-timeout-secs={_STOP_S - 3}",
+            f"--exit-timeout-secs={_EXIT_S}",
             "--allow-gpu-metrics=false",
             "--log-verbose=0",
         ]

@@ -125,6 +125,16 @@ def test_a_batch_of_mixed_requests_gives_what_the_pipeline_gives(
             assert arrays["NOTES"][0, 0] == b""
 
 
+def test_requests_that_meet_late_do_not_widen_each_other(opened: dict[str, models.Model]) -> None:
+    """One came from a narrow search and one from a wide one; the reward sees them together."""
+    narrow, wide = ([_tensors(MIXED[at])] for at in (1, 0))
+    alone = [_ensemble(opened, requests)[0] for requests in (narrow, wide)]
+    assert alone[0]["ITEMS"].shape != alone[1]["ITEMS"].shape
+    for response, expected in zip(opened["reward"].execute(alone), alone, strict=True):
+        for tensor in response.output_tensors:
+            np.testing.assert_array_equal(tensor.array, expected[tensor.name])
+
+
 def test_tensors_have_the_types_that_the_config_names(
     opened: dict[str, models.Model], toy_release: Release, tmp_path: Path
 ) -> None:

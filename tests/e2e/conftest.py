@@ -1,0 +1,115 @@
+"""Real servers: ``onesearch serve`` as a process of its own, over a release of the toy parts."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from onesearch.errors import ServingError
+from onesearch.releases.release import Release
+from onesearch.serving import environment
+
+ROOT = Path(__file__).parents[2]
+STARTING_S = 60
+
+
+@dataclass
+class Toy:
+    """Releases of the toy parts, and an environment in which they can be served."""
+
+    python: Path
+    fast: Release
+    slow: Release
+    variables: dict[str, str]
+
+
+@dataclass
+class Served:
+    """A running ``onesearch serve``."""
+
+    process: subprocess.Popen[str]
+    about: dict[str, Any]
+
+    @property
+    def address(self) -> str:
+        return str(self.about["gateway"])
+
+    def leftovers(self) -> list[Path]:
+        mark = f"onesearch-serve-{self.process.pid}-*"
+        return [*Path("/dev/shm").glob(mark), *Path("/tmp").glob(mark)]
+
+    def end(self, how: int = signal.SIGINT) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(30)
+
+
+def _toy() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("toy_release", ROOT / "tests" / "toy" / "toy_release.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
+    try:
+        serving = environment.find().python
+    except ServingError as error:
+        pytest.skip(str(error))
+    module, folder = _toy(), tmp_path_factory.mktemp("toy")
+    with module.installed(folder / "site") as plugins:
+        fast = module.write(folder / "releases", plugins, "fast")
+        slow = module.write(
+            folder / "releases", plugins, "slow", sleep_ms=400, serving="beams = 16\nmax_in_flight = 2"
+        )
+        python = module.environment(folder / "venv", serving, folder / "site")
+        variables = {
+            **os.environ,
+            environment.PYTHON_VARIABLE: str(python),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+        }
+        yield Toy(python, fast, slow, variables)
+
+
+@pytest.fixture(scope="session")
+def serve(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
+    """Starts servers, waits until they answer, and stops what a test left running."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(release: Release, *options: str) -> Served:
+        ready = tmp_path_factory.mktemp("ready") / "ready.json"
+        command = [toy.python, "-m", "onesearch.cli.main", "serve", f"--release={release.path}", "--json"]
+        process = subprocess.Popen(
+            [*command, f"--ready-file={ready}", *options],
+            env=toy.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        running.append(process)
+        until = time.monotonic() + STARTING_S
+        while not ready.exists():
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < until, "not ready in time"
+            time.sleep(0.05)
+        return Served(process, json.loads(ready.read_text()))
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def served(serve: Callable[..., Served], toy: Toy) -> Served:
+    """One server that the tests share; none of them ends it."""
+    return serve(toy.fast)
