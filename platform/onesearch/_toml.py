@@ -50,7 +50,12 @@ def _fields(table: BaseModel | Mapping[str, Any]) -> tuple[Mapping[str, Any], Ma
 
 
 def _key(key: str) -> str:
-    return key if _BARE.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+    return key if _BARE.fullmatch(key) else _string(key)
+
+
+def _string(text: str) -> str:
+    """A basic string: JSON's escapes are TOML's, except that TOML wants DEL escaped as well."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _value(value: Any) -> str:
@@ -64,8 +69,7 @@ def _value(value: Any) -> str:
                 return repr(float(value))
             return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
         case str() | PurePath():
-            # JSON's escapes are TOML's, except that TOML also wants DEL escaped.
-            return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+            return _string(str(value))
         case list() | tuple() | set() | frozenset():
             ordered = sorted(value) if isinstance(value, set | frozenset) else value
             return "[" + ", ".join(_value(entry) for entry in ordered) + "]"

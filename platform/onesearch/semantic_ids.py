@@ -76,7 +76,7 @@ class PrefixTree:
         if count and (sids.min() < 0 or (sids >= np.asarray(levels)).any()):
             row, level = np.argwhere((sids < 0) | (sids >= np.asarray(levels)))[0]
             raise UsageError(
-                f"SID of row {row} has code {sids[row, level]} at level {level}, which has {levels[level]} codes"
+                f"SID of row {row} has code {sids[row, level]} at level {level}, which has {levels[level]}"
             )
         numbers = np.arange(count, dtype=np.int32) if items is None else np.asarray(items, dtype=np.int32)
         weight = (
