@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,54 +81,61 @@ def evaluate(
     if as_json:
         print_json(answer)
         return
-    out.print(figures(evaluation))
-    out.print(differences(evaluation))
+    out.print(figures(evaluation, out.width))
+    explained = "; ".join(f"{name}: {STAGES[name]}" for name in evaluation.runs)
+    out.print(Text(explained + "\n", style="dim"))
+    out.print(differences(evaluation, out.width))
     for note in evaluation.notes:
         out.print(Text(f"note: {note}", style="yellow"))
     err.print(Text(f"written: {folder / stem}.json, {answer['plot']}", style="dim"))
 
 
-def figures(evaluation: Evaluation) -> Table:
-    """One row a system: metrics with half-widths of their intervals, beams and time."""
+def figures(evaluation: Evaluation, width: int) -> Table:
+    """One row a system: metrics with half-widths of their intervals, beams and time of one search."""
     title = f"{evaluation.release} on {evaluation.searches:,} searches of {Path(evaluation.queries).name}"
-    shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    shown.add_column("system")
-    for name in (*SHOWN, "beams", "p50 ms"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    shown.add_column("what it is", style="dim")
-    best = {name: max(measured[name].value for measured in evaluation.measured.values()) for name in SHOWN}
+    names = SHOWN if width >= 102 else tuple(name for name in SHOWN if name not in ("NDCG@10", "R@100"))
+    shown = _table(title, [*names, "beams", "p50 ms"])
+    best = {name: max(measured[name].value for measured in evaluation.measured.values()) for name in names}
     answer = evaluation.as_json()["systems"]
     for system, measured in evaluation.measured.items():
         cells = []
-        for name in SHOWN:
+        for name in names:
             estimate = measured[name]
             cell = Text(_short(estimate.value), style="bold green" if estimate.value == best[name] else "")
             cells.append(cell.append(f" ±{_short((estimate.high - estimate.low) / 2)}", style="dim not bold"))
         beams, p50 = answer[system]["beams"], answer[system]["p50_ms"]
-        shown.add_row(system, *cells, "–" if beams is None else str(beams), f"{p50:.1f}", STAGES[system])
+        shown.add_row(system, *cells, "–" if beams is None else str(beams), f"{p50:.1f}")
     return shown
 
 
-def differences(evaluation: Evaluation) -> Table:
+def differences(evaluation: Evaluation, width: int) -> Table:
     """One row a comparison: mean paired differences; green or red where their interval leaves out 0."""
-    shown = Table(title="\nPaired differences, 95 % interval", title_justify="left", box=None, pad_edge=False)
-    shown.header_style = "bold"
-    shown.add_column("systems")
-    for name in SHOWN:
-        shown.add_column(name, justify="right", no_wrap=True)
+    names = SHOWN[: max(1, min(len(SHOWN), (width - 24) // 22))]
+    names = ("R@10", "HR@10", "R@350") if len(names) == 3 else names
+    shown = _table("paired differences, 95 % interval", names)
     for comparison in evaluation.comparisons:
         cells = []
-        for name in SHOWN:
+        for name in names:
             estimate = comparison.differences[name]
             style = "green" if estimate.low > 0 else "red" if estimate.high < 0 else ""
-            cell = Text(f"{estimate.value:+.3f}", style=style)
-            cells.append(cell.append(f" [{estimate.low:+.3f}, {estimate.high:+.3f}]", style="dim"))
+            cell = Text(_short(estimate.value, "+"), style=style)
+            interval = f" [{_short(estimate.low, '+')} {_short(estimate.high, '+')}]"
+            cells.append(cell.append(interval, style="dim"))
         shown.add_row(f"{comparison.ours} − {comparison.theirs}", *cells)
     return shown
 
 
-def _short(value: float) -> str:
-    return f"{value:.3f}".removeprefix("0") if value < 1 else f"{value:.2f}"
+def _table(title: str, names: Sequence[str]) -> Table:
+    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    made.add_column("", no_wrap=True)
+    for name in names:
+        made.add_column(name, justify="right", no_wrap=True)
+    return made
+
+
+def _short(value: float, sign: str = "-") -> str:
+    """.437: three digits, no zero before the point."""
+    return f"{value:{sign}.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:{sign}.2f}"
 
 
 def _write(path: Path, answer: dict[str, Any]) -> None:
