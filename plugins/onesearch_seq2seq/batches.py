@@ -1,4 +1,5 @@
-"""Batches of examples in an order that only the seed and the step decide, so that training resumes without loss."""
+"""Batches of examples in an order that only the seed and the step decide, so that training resumes without
+loss."""
 
 from __future__ import annotations
 
@@ -102,7 +103,8 @@ class BatchOrder:
         self._epochs: dict[int, tuple[int, list[np.ndarray]]] = {}
 
     def _shares(self) -> np.ndarray:
-        names = [task.name for task in (*self.examples.sid_tasks, *self.examples.text_tasks)]
+        names = [task.name for task in self.examples.sid_tasks]
+        names += [task.name for task in self.examples.text_tasks]
         given = [self.examples.share.get(name) for name in names]
         others = given.count(None)
         left = max(0.0, 1 - sum(share for share in given if share is not None)) / max(1, others)
@@ -140,7 +142,8 @@ class BatchOrder:
 def held_out_rows(
     examples: Examples, served_task: str, limit: int, seed: int
 ) -> tuple[int, np.ndarray] | None:
-    """The held-out rows that steer a stage: number of the task and at most ``limit`` of its rows; None: there are none.
+    """The held-out rows that steer a stage: number of the task and at most ``limit`` of its rows; None: there
+    are none.
 
     The served task is the one of that name, else the first SID task that has held-out examples.
     """

@@ -1,4 +1,5 @@
-"""Checkpoints of training: tensors as safetensors, the rest as JSON; a kill at any moment leaves a whole one."""
+"""Checkpoints of training: tensors as safetensors, the rest as JSON; a kill at any moment leaves a whole
+one."""
 
 from __future__ import annotations
 
@@ -46,22 +47,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 class Checkpoints:
     """The newest state of a stage and its best weights, in a folder.
 
-    ``training.json`` names the tensor files that belong to it, so that replacing it is what makes a checkpoint valid;
-    files that it does not name are left-overs and are removed.
+    ``training.json`` names the tensor files that belong to it, so that replacing it is what makes a
+    checkpoint valid; files that it does not name are left-overs and are removed.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder, self.fingerprint = folder, fingerprint
 
     def read(self) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]] | None:
-        """State, tensors of training and best weights; None if there is none or it is of other examples or settings."""
+        """State, tensors of training and best weights; None if there is none, it cannot be read, or it
+        is of other examples or settings."""
         try:
             state = json.loads((self.folder / _STATE).read_text())
             if state["fingerprint"] != self.fingerprint:
                 return None
-            best = read_tensors(self.folder / state["best"]) if state["best"] else {}
-            return state, read_tensors(self.folder / state["tensors"]), best
-        except (OSError, ValueError, KeyError):
+            best = read_tensors(self.folder / state["best_file"]) if state["best_file"] else {}
+            return state, read_tensors(self.folder / state["file"]), best
+        except (OSError, ValueError, KeyError, ArtifactError):
             return None
 
     def write(
@@ -73,7 +75,7 @@ class Checkpoints:
         write_tensors(self.folder / name, tensors)
         if best and not (self.folder / best_name).exists():
             write_tensors(self.folder / best_name, best)
-        content = {**state, "fingerprint": self.fingerprint, "tensors": name, "best": best_name}
+        content = {**state, "fingerprint": self.fingerprint, "file": name, "best_file": best_name}
         write_json(self.folder / _STATE, content)
         for path in (*self.folder.glob("*.safetensors"), *self.folder.glob("*.partial")):
             if path.name not in (name, best_name):

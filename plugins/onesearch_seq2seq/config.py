@@ -20,8 +20,8 @@ class StageConfig(Section):
     steps: int = Field(default=4_000, ge=0)
     """Steps of the optimiser at most; the learning rate falls to zero over them."""
     max_minutes: float = Field(default=0.0, ge=0)
-    """Wall-clock limit of training in this stage, kept across resumes; 0: none. The learning rate reaches zero at
-    the limit, so a stage cut by time is a finished one (but two such runs are not bit-identical)."""
+    """Wall-clock limit of training in this stage, kept across resumes; 0: none. The learning rate reaches
+    zero at the limit, so a stage cut by time is a finished one (but two such runs are not bit-identical)."""
     batch_size: int = Field(default=256, ge=1)
     """Examples in a batch of a SID task."""
     text_batch_size: int = Field(default=96, ge=1)
@@ -45,7 +45,8 @@ class Seq2SeqConfig(Section):
     """``small``: width 256, 3 + 3 layers, the default on CPUs. ``base``: BART-base's dimensions, width 768,
     6 + 6 layers. ``tiny``: width 64, 1 + 1 layers, for tests and demos."""
     start_from: str = ""
-    """Folder of published BART weights (config.json, model.safetensors, vocab.json) that ``base`` starts from."""
+    """Folder of published BART weights (config.json, model.safetensors, vocab.json) that ``base`` starts
+    from."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of every sublayer in training."""
     prompt_limit: int = Field(default=128, ge=8)
@@ -55,8 +56,8 @@ class Seq2SeqConfig(Section):
     text_negatives: int = Field(default=1_024, ge=0)
     """Random tokens that a text task's softmax runs over beside the batch's own; 0: the whole vocabulary."""
     head_rank: tuple[int, ...] = (0, 0, 64, 32)
-    """Rank of each level's head, 0 is full; the last number holds for all deeper levels. Deep levels have noisy
-    codes, and few free parameters keep their heads from learning training items by heart."""
+    """Rank of each level's head, 0 is full; the last number holds for all deeper levels. Deep levels have
+    noisy codes, and few free parameters keep their heads from learning training items by heart."""
     steer_rank: int = Field(default=64, ge=0)
     """Rank of the steering of the query vector: a low-rank product of the decoder's state with the children's
     vectors, which also knows codes and items that were never trained on. 0 leaves it out."""
@@ -65,8 +66,8 @@ class Seq2SeqConfig(Section):
     mass_weight: float = 0.5
     """Where the weight η of the log-popularity below a child starts; it is learnt."""
     served_task: str = "query text → item SID"
-    """The SID task that is served: its held-out examples stop the training and fit the weights of the levels. If a
-    stage has no such task, its first SID task with held-out examples stands in."""
+    """The SID task that is served: its held-out examples stop the training and fit the weights of the levels.
+    If a stage has no such task, its first SID task with held-out examples stands in."""
     held_out_limit: int = Field(default=2_000, ge=2)
     """Held-out examples looked at, chosen once by the seed."""
     seed: int = Field(default=0, ge=0)
@@ -82,8 +83,8 @@ class Seq2SeqConfig(Section):
     personalisation: StageConfig = StageConfig()
     """Stage 3: with the shopper's behaviour."""
     precision: Literal["int8", "fp32"] = "int8"
-    """Arithmetic of the exported graph's matrix products: int8 quantises the weights by channel and the activations
-    as they come."""
+    """Arithmetic of the exported graph's matrix products: int8 quantises the weights by channel and the
+    activations as they come."""
 
     @property
     def dimensions(self) -> Dimensions:

@@ -121,8 +121,9 @@ def linear(
 ) -> str:
     """value [..., n] · weight f32[m, n]ᵀ + bias f32[m]; int8 quantises the weight by output channel.
 
-    The activations are quantised as they come, with one scale for the whole tensor: ONNX Runtime's own operator, which
-    computes in one pass what the standard DynamicQuantizeLinear and MatMulInteger need several for.
+    The activations are quantised as they come, with one scale for the whole tensor: ONNX Runtime's own
+    operator, which computes in one pass what the standard DynamicQuantizeLinear and MatMulInteger need
+    several for.
     """
     columns = np.ascontiguousarray(weight.T)
     if precision == "fp32":

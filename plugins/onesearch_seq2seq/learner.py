@@ -35,8 +35,9 @@ class Seq2SeqLearner(GeneratorLearner):
     def fit(self, stage: Stage, examples: Examples, work: Path, progress: Progress) -> dict[str, Any]:
         """Run one SFT stage, resumable from checkpoints in ``work``; return curves and figures.
 
-        Figures: ``held_out_nll`` and ``held_out_nll_prior_only`` (nats a path, cross-validated over the weights of
-        the parts), ``levels`` (the same level by level, with the weights), ``steps``, ``seconds``, ``curve``.
+        Figures: ``held_out_nll`` and ``held_out_nll_prior_only`` (nats a path, cross-validated over the
+        weights of the parts), ``levels`` (the same level by level, with the weights), ``steps``, ``seconds``,
+        ``curve``.
         Raises UsageError where the examples do not fit the network or there is nothing to learn from.
         """
         if self.config.threads:

@@ -1,10 +1,12 @@
 """The network: a BART-like encoder-decoder over text tokens and SID codes, with one head a SID level.
 
-Notation: B batch, T prompt tokens, P prefix vectors, S decoder positions, d width, L levels, D query dimensions.
+Notation: B batch, T prompt tokens, P prefix vectors, S decoder positions, d width, L levels, D query
+dimensions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -54,10 +56,12 @@ class Attention(nn.Module):
         self.out = nn.Linear(dims.width, dims.width)
 
     def forward(self, x: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
-        """x [B, S, d], memory [B, M, d], bias [B or 1, 1, S or 1, M] (very negative: not seen) → [B, S, d]."""
+        """x [B, S, d], memory [B, M, d], bias [B or 1, 1, S or 1, M] (very negative: not seen) → [B, S,
+        d]."""
         key, value = self.kv(memory).chunk(2, dim=-1)
         query = self._split(self.q(x)) * (x.shape[-1] // self.heads) ** -0.5
-        # Written out: torch's fused attention takes ten times as long in bfloat16 on CPUs for rows this short.
+        # Written out: torch's fused attention takes ten times as long in bfloat16 on CPUs for rows this
+        # short.
         scores = query @ self._split(key).transpose(-1, -2) + bias
         mixed = scores.softmax(dim=-1).to(value.dtype) @ self._split(value)
         return self.out(mixed.transpose(1, 2).flatten(2))
@@ -110,7 +114,7 @@ class Layer(nn.Module):
             x = self._residual(x, self.cross_norm, lambda y: self.cross(y, memory, bias))
         return self._residual(x, self.feed_norm, lambda y: self.down(self.activation(self.up(y))))
 
-    def _residual(self, x: Tensor, norm: nn.Module, sublayer) -> Tensor:  # type: ignore[no-untyped-def]
+    def _residual(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         if self.post_norm:
             return norm(x + self.dropout(sublayer(x)))
         return x + self.dropout(sublayer(norm(x)))
@@ -219,7 +223,8 @@ class Seq2Seq(nn.Module):
         return self.decoder(self.tokens(ids), bias, memory)
 
     def sid_inputs(self, codes: Tensor) -> Tensor:
-        """SID codes [B, L] → decoder input ids [B, L]: the start, then the codes of all levels but the last."""
+        """SID codes [B, L] → decoder input ids [B, L]: the start, then the codes of all levels but the
+        last."""
         offsets = torch.tensor(
             [self.shape.offset(level) for level in range(codes.shape[1] - 1)], dtype=torch.int64
         )
@@ -227,6 +232,7 @@ class Seq2Seq(nn.Module):
         return torch.cat([start, codes[:, :-1] + offsets.to(codes)], dim=1)
 
     def text_logits(self, states: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """States […, d] → logits over these tokens i64[N] (default: all special and text ones), by the tied embedding."""
+        """States […, d] → logits over these tokens i64[N] (default: all special and text ones), by the tied
+        embedding."""
         weight = self.tokens.weight[: self.shape.text] if tokens is None else self.tokens(tokens)
         return F.linear(states, weight)

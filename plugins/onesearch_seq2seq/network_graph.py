@@ -1,10 +1,12 @@
 """The network as ONNX operators: the encoder once a query, the decoder one step for all beams at once.
 
-Notation: B queries, T tokens, P prefix vectors, S = P + T, A decoder rows a query, d width, H heads, t the step.
+Notation: B queries, T tokens, P prefix vectors, S = P + T, A decoder rows a query, d width, H heads, t the
+step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +18,8 @@ from onesearch_seq2seq.model import UNSEEN
 
 @dataclass(frozen=True)
 class Memory:
-    """What the decoder reads of a query: per layer keys f32[B, H, d/H, S] and values f32[B, H, S, d/H]; the mask's
-    bias f32[B, 1, 1, S]."""
+    """What the decoder reads of a query: per layer keys f32[B, H, d/H, S] and values f32[B, H, S, d/H]; the
+    mask's bias f32[B, 1, 1, S]."""
 
     keys: list[str]
     values: list[str]
@@ -58,11 +60,7 @@ class NetworkGraph:
         seen = g.Unsqueeze(g.Concat(before, mask, axis=1), [1, 2])
         bias = g.Where(seen, np.float32(0), np.float32(UNSEEN))
         for number in range(self.dims.layers):
-            layer = f"encoder.layers.{number}"
-            x = self._residual(
-                x, f"{layer}.attention_norm", lambda y, at=layer: self._attend(y, f"{at}.attention", bias)
-            )
-            x = self._feed_forward(x, layer)
+            x = self._encoder_layer(x, f"encoder.layers.{number}", bias)
         x = x if self.post_norm else self.norm(x, "encoder.output_norm")
         names = [f"decoder.layers.{number}.cross.kv" for number in range(self.dims.layers)]
         pairs = self._linear(x, *names)
@@ -72,7 +70,8 @@ class NetworkGraph:
         return Memory(keys, values, bias)
 
     def decode(self, ids: str, step: int, memory: Memory, past: Cache | None) -> tuple[str, Cache]:
-        """Token ids i32[B, A] of step t and the past of their rows → states f32[B, A, d] and the past with them."""
+        """Token ids i32[B, A] of step t and the past of their rows → states f32[B, A, d] and the past with
+        them."""
         g = self.graph
         x = g.Add(
             g.Gather(self.weights["tokens.weight"], ids), self.weights["decoder.positions.weight"][step]
@@ -80,14 +79,21 @@ class NetworkGraph:
         x = self.norm(x, "decoder.input_norm")
         grown = Cache([], [])
         for number in range(self.dims.layers):
-            layer = f"decoder.layers.{number}"
-            own = None if past is None else (past.keys[number], past.values[number])
-            x = self._residual(
-                x, f"{layer}.attention_norm", lambda y: self._attend_past(y, layer, own, grown)
-            )  # noqa: B023
-            x = self._residual(x, f"{layer}.cross_norm", lambda y: self._cross(y, layer, number, memory))  # noqa: B023
-            x = self._feed_forward(x, layer)
+            x = self._decoder_layer(x, number, memory, past, grown)
         return x if self.post_norm else self.norm(x, "decoder.output_norm"), grown
+
+    def _encoder_layer(self, x: str, layer: str, bias: str) -> str:
+        x = self._residual(
+            x, f"{layer}.attention_norm", lambda y: self._attend(y, f"{layer}.attention", bias)
+        )
+        return self._feed_forward(x, layer)
+
+    def _decoder_layer(self, x: str, number: int, memory: Memory, past: Cache | None, grown: Cache) -> str:
+        layer = f"decoder.layers.{number}"
+        own = None if past is None else (past.keys[number], past.values[number])
+        x = self._residual(x, f"{layer}.attention_norm", lambda y: self._attend_past(y, layer, own, grown))
+        x = self._residual(x, f"{layer}.cross_norm", lambda y: self._cross(y, layer, number, memory))
+        return self._feed_forward(x, layer)
 
     def norm(self, x: str, name: str) -> str:
         """Layer normalisation over the last axis."""
@@ -105,7 +111,7 @@ class NetworkGraph:
     def _scale(self) -> float:
         return float((self.dims.width // self.dims.heads) ** -0.5)
 
-    def _residual(self, x: str, norm: str, sublayer) -> str:  # type: ignore[no-untyped-def]
+    def _residual(self, x: str, norm: str, sublayer: Callable[[str], str]) -> str:
         if self.post_norm:
             return self.norm(self.graph.Add(x, sublayer(x)), norm)
         return self.graph.Add(x, sublayer(self.norm(x, norm)))
@@ -145,7 +151,8 @@ class NetworkGraph:
         return self._linear(mixed, f"{layer}.cross.out")
 
     def _attend_past(self, y: str, layer: str, past: tuple[str, str] | None, grown: Cache) -> str:
-        """Every row attends to its own few past positions: products by element, summed by head with a 0-1 matrix.
+        """Every row attends to its own few past positions: products by element, summed by head with a 0-1
+        matrix.
 
         A row has at most L positions, too few for a matrix product a row and head to pay.
         """

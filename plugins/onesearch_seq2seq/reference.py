@@ -1,4 +1,5 @@
-"""The constrained beam search, written to be read: what the graph must equal, and brute force over all leaves."""
+"""The constrained beam search, written to be read: what the graph must equal, and brute force over all
+leaves."""
 
 from __future__ import annotations
 
@@ -9,14 +10,15 @@ from onesearch.contracts.generator import SearchResult
 from onesearch.index import LiveTree
 
 Logits = Callable[[int, np.ndarray], list[np.ndarray]]
-"""``logits(depth, nodes)``: for nodes i64[N] of a depth (0: the root) the logits f32 of all their legal children,
-one array a node, dead children included."""
+"""``logits(depth, nodes)``: for nodes i64[N] of a depth (0: the root) the logits f32 of all their legal
+children, one array a node, dead children included."""
 
 
 def conditional_log_probs(
     live: LiveTree, depth: int, node: int, logits: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The legal children of a node, i64[n], and their log-probabilities f64[n] among the live ones (dead: -inf)."""
+    """The legal children of a node, i64[n], and their log-probabilities f64[n] among the live ones (dead:
+    -inf)."""
     first = live.tree.first_child[depth]
     children = np.arange(first[node], first[node + 1])
     alive = np.isfinite(live.log_mass[depth][children])
@@ -27,7 +29,8 @@ def conditional_log_probs(
 
 
 def reference_search(live: LiveTree, logits: Logits, beams: int) -> SearchResult:
-    """Search for one query: the ``beams`` best prefixes survive each level; of equal ones the lower node number."""
+    """Search for one query: the ``beams`` best prefixes survive each level; of equal ones the lower node
+    number."""
     nodes, scores = np.zeros(1, dtype=np.int64), np.zeros(1)
     cut: list[float] = []
     branches = []

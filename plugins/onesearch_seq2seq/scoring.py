@@ -1,4 +1,5 @@
-"""Log-probabilities over the legal live children of each prefix: the loss, in torch, and the parts it is made of."""
+"""Log-probabilities over the legal live children of each prefix: the loss, in torch, and the parts it is made
+of."""
 
 from __future__ import annotations
 
@@ -55,11 +56,11 @@ class Branching:
 
     Attributes:
         rows: i64[A], the paths with more than one legal child here.
-        segment: i64[M], which of the A choices each legal child belongs to; None at level 1, where each row has all
-            roots as children and the parts are dense [A, n_1].
+        segment: i64[M], which of the A choices each legal child belongs to; None at level 1, where each row
+            has all roots as children and the parts are dense [A, n_1].
         target: i64[A], where the path's own child stands among the M (or the n_1).
-        parts: head, steer, prior, mass: f32[M] or [A, n_1]; mass is -inf on dead children. The unweighted parts of
-            the logit.
+        parts: head, steer, prior, mass: f32[M] or [A, n_1]; mass is -inf on dead children. The unweighted
+            parts of the logit.
     """
 
     rows: Tensor
@@ -68,7 +69,8 @@ class Branching:
     parts: tuple[Tensor, Tensor, Tensor, Tensor]
 
     def log_probs(self, weights: Tensor) -> Tensor:
-        """Log-probability f32[A] of the path's own child, for weights f32[4] of head, steer, prior and mass."""
+        """Log-probability f32[A] of the path's own child, for weights f32[4] of head, steer, prior and
+        mass."""
         head, steer, prior, mass = self.parts
         dead = torch.isneginf(mass)
         logits = (
@@ -79,14 +81,20 @@ class Branching:
         )
         logits = logits.masked_fill(dead, -torch.inf)
         if self.segment is None:
-            return logits.gather(1, self.target[:, None])[:, 0] - logits.logsumexp(dim=1)
-        return logits[self.target] - segment_logsumexp(logits, self.segment, len(self.rows))
+            chosen, lost = (
+                logits.gather(1, self.target[:, None])[:, 0],
+                dead.gather(1, self.target[:, None])[:, 0],
+            )
+            return (chosen - logits.logsumexp(dim=1)).masked_fill(lost, -torch.inf)
+        total = segment_logsumexp(logits, self.segment, len(self.rows))
+        return (logits[self.target] - total).masked_fill(dead[self.target], -torch.inf)
 
 
 def segment_logsumexp(values: Tensor, segment: Tensor, count: int) -> Tensor:
     """log Σ exp over the values of each segment; f32[M], i64[M] → f32[count]."""
     highest = values.new_full((count,), -torch.inf)
     highest = highest.scatter_reduce(0, segment, values.detach(), "amax", include_self=False)
+    highest = highest.nan_to_num(neginf=0.0)  # a segment of nothing but -inf sums up to -inf, not to NaN
     sums = torch.zeros_like(highest).index_add(0, segment, (values - highest[segment]).exp())
     return highest + sums.log()
 

@@ -1,16 +1,16 @@
 """The whole constrained beam search as one static graph: encoder, unrolled steps, tree, top-k, certificate.
 
-Notation: B queries, K beams, A decoder rows a query, M children of all beams of all queries, W the most children of one
-query, n_ℓ nodes at depth ℓ.
+Notation: B queries, K beams, A decoder rows a query, M children of all beams of all queries, W the most
+children of one query, n_ℓ nodes at depth ℓ.
 
-Two things keep it fast. A beam whose prefix has one leaf below it is decided: it walks down to the leaf for nothing,
-and only the others go through the decoder (A rows, compacted). Children are gathered as one flat list, as many as
-there are, so that a wide node costs no padding to the others. Beams are kept in the order of their nodes, so that of
-equal scores TopK, which prefers the lower position, prefers the lower node.
+Two things keep it fast. A beam whose prefix has one leaf below it is decided: it walks down to the leaf for
+nothing, and only the others go through the decoder (A rows, compacted). Children are gathered as one flat
+list, as many as there are, so that a wide node costs no padding to the others. Beams are kept in the order of
+their nodes, so that of equal scores TopK, which prefers the lower position, prefers the lower node.
 
-Shapes of the flat lists depend on the data, which ONNX Runtime allows. TensorRT will want the lists at a fixed
-capacity (then what is cut must count as dropped), K as a constant of at most 3840, and, since its TopK leaves ties
-open, node numbers composed into the keys.
+Shapes of the flat lists depend on the data, which ONNX Runtime allows. TensorRT will want the lists at a
+fixed capacity (then what is cut must count as dropped), K as a constant of at most 3840, and, since its TopK
+leaves ties open, node numbers composed into the keys.
 """
 
 from __future__ import annotations
@@ -188,7 +188,8 @@ class SearchGraph:
         return _Beams(g.Min(positions, last), kept, self.g.filled(_NONE, self.batch, self.beams))
 
     def _cut(self, scores: str) -> tuple[str, str, str]:
-        """The K best of f32[B, W], best first, and the matrix padded to at least K; notes what was dropped."""
+        """The K best of f32[B, W], best first, and the matrix padded to at least K; notes what was
+        dropped."""
         g = self.g
         missing = g.Max(g.Sub(self.beams, g.size(scores, 1)), np.array([0]))
         padded = g.Concat(scores, g.filled(_DEAD, self.batch, missing), axis=1)
@@ -221,7 +222,8 @@ class SearchGraph:
         )
 
     def _in_list(self, positions: str, children: _Children) -> str:
-        """Positions i64[B, K] in the matrix of children → positions in the flat list (any, where there is no child)."""
+        """Positions i64[B, K] in the matrix of children → positions in the flat list (any, where there is no
+        child)."""
         g = self.g
         return g.Min(g.Add(positions, children.first), g.Sub(children.count, np.array([1])))
 
@@ -233,8 +235,8 @@ class SearchGraph:
     def _active_rows(self, beams: _Beams, level: int, past: Cache) -> tuple[str, str, Cache]:
         """The decoder rows of the beams that are not decided yet.
 
-        Returns the token ids i32[B, A] of the rows, the row of each beam i64[B, K] (any, for a decided one), and the
-        past of the rows.
+        Returns the token ids i32[B, A] of the rows, the row of each beam i64[B, K] (any, for a decided one),
+        and the past of the rows.
         """
         g = self.g
         alive = g.Not(g.IsInf(beams.score))
@@ -262,7 +264,8 @@ class SearchGraph:
         return ids, g.Where(active, slot, np.array([0])), moved
 
     def _expand(self, beams: _Beams, level: int) -> _Children:
-        """All children of all beams as one flat list: marks at the segments' starts, summed up, number the beams."""
+        """All children of all beams as one flat list: marks at the segments' starts, summed up, number the
+        beams."""
         g, first = self.g, self.first[level - 1]
         begin = g.Cast(g.Gather(first, beams.node), to=7)
         end = g.Cast(g.Gather(first, g.Add(beams.node, np.array([1]))), to=7)
@@ -270,7 +273,8 @@ class SearchGraph:
         flat = g.reshape(count, -1)
         starts = g.CumSum(flat, np.array(0), exclusive=1)
         total = g.ReduceSum(flat, [0], keepdims=1)
-        # Beams without children start where the next one does: marks add up, and the last may stand behind the end.
+        # Beams without children start where the next one does: marks add up, and the last may stand behind
+        # the end.
         marks = g.filled(_NONE, g.Add(total, np.array([1])))
         ones = g.Expand(np.array([1]), g.Shape(flat))
         marks = g.ScatterElements(marks, starts, ones, axis=0, reduction="add")
@@ -336,10 +340,11 @@ def build_search_graph(
 ) -> Graph:
     """The search of a network with these weights (by their names in its state) as one graph.
 
-    Inputs: ids i32[B, T], mask bool[B, T], prefix f32[B, P, d], query_vec f32[B, D], beams i64[1] (K), weights
-    f32[4, L] of head, steer, prior and mass; and the tree: roots f32[D + r, n_1] (the vectors and keys of depth 1 as
-    columns); for every depth ℓ code_ℓ i32[n_ℓ] and log_mass_ℓ f32[n_ℓ]; for depths 2 … L vectors_ℓ f16[n_ℓ, D] and
-    keys_ℓ f32[n_ℓ, r]; for depths 1 … L-1 first_child_ℓ i32[n_ℓ + 1] and open_ℓ bool[n_ℓ] (more than one leaf below).
+    Inputs: ids i32[B, T], mask bool[B, T], prefix f32[B, P, d], query_vec f32[B, D], beams i64[1] (K),
+    weights f32[4, L] of head, steer, prior and mass; and the tree: roots f32[D + r, n_1] (the vectors and
+    keys of depth 1 as columns); for every depth ℓ code_ℓ i32[n_ℓ] and log_mass_ℓ f32[n_ℓ]; for depths 2 … L
+    vectors_ℓ f16[n_ℓ, D] and keys_ℓ f32[n_ℓ, r]; for depths 1 … L-1 first_child_ℓ i32[n_ℓ + 1] and open_ℓ
+    bool[n_ℓ] (more than one leaf below).
     At least one root must be alive.
 
     Outputs: leaves i32[B, K], log_probs f32[B, K], dropped f32[B], dropped_mass f32[B], branches i32[B, L].

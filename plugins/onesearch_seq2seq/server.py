@@ -38,7 +38,8 @@ class Seq2SeqServer(GeneratorServer):
 
     @classmethod
     def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
-        """Open what the learner exported, and bind the context's tree. Raises ArtifactError naming the file."""
+        """Open what the learner exported, and bind the context's tree. Raises ArtifactError naming the
+        file."""
         path = folder / "generator.json"
         try:
             about = json.loads(path.read_text())
@@ -88,7 +89,8 @@ class Seq2SeqServer(GeneratorServer):
         return SearchResult(**outputs)
 
     def bind(self, live: LiveTree) -> dict[str, Any]:
-        """The tree's arrays where the graph runs: once a generation; a narrowed tree brings only its masses."""
+        """The tree's arrays where the graph runs: once a generation; a narrowed tree brings only its
+        masses."""
         structure = _remembered(self._trees, live, id(live.tree), _KEPT_TREES, self._structure)
         masses = _remembered(self._masses, live, id(live), _KEPT_MASSES, self._mass)
         used = {**structure, **masses}
@@ -120,14 +122,14 @@ class Seq2SeqServer(GeneratorServer):
                 f"prompt ids of shape {prompt.ids.shape} and mask of shape {prompt.mask.shape} do not fit"
             )
         if query_vec.shape != (count, self.about["vector"]):
-            wanted = (count, self.about["vector"])
+            wanted = (count, int(self.about["vector"]))
             raise UsageError(f"query vectors of shape {query_vec.shape}, the generator needs {wanted}")
         if prompt.prefix.size and (len(prompt.prefix), prompt.prefix.shape[-1]) != (
             count,
             self.about["width"],
         ):
-            wanted = (count, "P", self.about["width"])
-            raise UsageError(f"prefix vectors of shape {prompt.prefix.shape}, the generator needs {wanted}")
+            wanted = (count, int(self.about["width"]))
+            raise UsageError(f"prefix vectors of shape {prompt.prefix.shape}, outer sizes must be {wanted}")
         if tuple(tree.tree.levels) != self.levels:
             raise UsageError(
                 f"the tree has levels {tree.tree.levels}, the generator was made for {self.levels}"

@@ -22,7 +22,7 @@ from onesearch_seq2seq.batches import Batch, BatchOrder, held_out_rows
 from onesearch_seq2seq.checkpoints import Checkpoints, interruption, optimiser_tensors, restore_optimiser
 from onesearch_seq2seq.config import Seq2SeqConfig, StageConfig
 from onesearch_seq2seq.evaluation import Outcome, evaluate, states_of
-from onesearch_seq2seq.model import TEXT_START, Seq2Seq
+from onesearch_seq2seq.model import TEXT_START, LowRank, Seq2Seq
 from onesearch_seq2seq.scoring import TreeTables, branchings, path_log_probs, training_weights
 
 _BETAS, _WEIGHT_DECAY, _CLIP = (0.9, 0.98), 0.01, 1.0
@@ -38,6 +38,7 @@ class State:
     best_step: int = -1
     since_best: int = 0
     finished: bool = False
+    figures: dict[str, Any] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -53,8 +54,9 @@ def sid_loss(model: Seq2Seq, tables: TreeTables, batch: Batch, vectors: Tensor) 
 def text_loss(model: Seq2Seq, batch: Batch, device: torch.device, negatives: int = 0) -> Tensor:
     """Weighted mean over examples of the mean next-token loss of their target texts.
 
-    With ``negatives`` the softmax runs over the batch's own target tokens and so many random others, whose share of
-    the sum is scaled up to stand for all others: the full vocabulary costs several times the rest of the network.
+    With ``negatives`` the softmax runs over the batch's own target tokens and so many random others, whose
+    share of the sum is scaled up to stand for all others: the full vocabulary costs several times the rest of
+    the network.
     """
     assert batch.targets is not None and batch.target_mask is not None, "a batch of a text task"
     targets = torch.from_numpy(batch.targets).to(device)
@@ -135,17 +137,17 @@ class StageTrainer:
         return True
 
     def _start_prior(self, progress: Progress) -> None:
-        """Start the prior's weights where held-out queries want them, so that the network need not learn them."""
-        outcome = self._look()
+        """Start the prior's weights where held-out queries want them, so that the network need not learn
+        them."""
+        outcome = self._judge(progress)
         if outcome is None:
             return
         fitted = torch.from_numpy(outcome.served()).to(self.device)
-        untrained = not any(bool(head.weight.any()) for head in _last_layers(self.model))
+        untrained = not any(bool(weight.any()) for weight in _zero_at_first(self.model))
         if untrained:
             with torch.no_grad():
                 self.model.log_prior.copy_(fitted[4].clamp(min=1e-3).log())
                 self.model.mass.copy_(fitted[5])
-        self._note(outcome, progress)
 
     def _step(self, task: Task, progress: Progress) -> None:
         if self.state.step >= self.stage.steps or self._spent() >= 1:
@@ -161,7 +163,8 @@ class StageTrainer:
             task.advance(0, note=f"loss {loss:.3f} · {self.state.step / self.state.seconds:.1f} steps/s")
         task.advance(1)
         if self.state.step % self.stage.eval_every == 0 and self.state.step < self.stage.steps:
-            self._look_and_judge(loss, progress)
+            self._judge(progress, loss)
+            self.state.finished = self.state.since_best >= self.stage.patience
         if self.state.step % self.stage.checkpoint_every == 0 or self.state.finished:
             self._save()
 
@@ -202,39 +205,36 @@ class StageTrainer:
             self.device.type, torch.bfloat16, enabled=self.config.mixed_precision and _has_bf16()
         )
 
-    def _look(self) -> Outcome | None:
+    def _judge(self, progress: Progress, loss: float | None = None) -> Outcome | None:
+        """Look at the held-out examples; keep the weights, with those of the parts, if they are the best so
+        far."""
         if self.held_out is None:
             return None
-        with self._precision():
-            return evaluate(self.model, self.tables, self.examples, *self.held_out, self.vectors)
-
-    def _look_and_judge(self, loss: float, progress: Progress) -> None:
         began = time.monotonic()
-        outcome = self._look()
-        if outcome is not None:
-            self._note(outcome, progress, loss)
-            self.state.finished = self.state.since_best >= self.stage.patience
-        self.state.seconds += time.monotonic() - began
-
-    def _note(self, outcome: Outcome, progress: Progress, loss: float | None = None) -> None:
-        """Keep the weights if they are the best so far, with the fitted weights of the parts."""
-        entry = {
-            "step": self.state.step,
-            "loss": loss,
-            "held_out_nll": outcome.guided,
-            "prior_only": outcome.alone,
-        }
-        self.state.curve.append({**entry, "seconds": round(self.state.seconds, 1)})
-        shown = "" if loss is None else f" · loss {loss:.3f}"
-        against = f"{outcome.guided:.4f} nats a path (prior alone {outcome.alone:.4f})"
-        progress.say(f"step {self.state.step}: held out {against}{shown}")
+        with self._precision():
+            outcome = evaluate(self.model, self.tables, self.examples, *self.held_out, self.vectors)
         if outcome.guided < self.state.best:
             with torch.no_grad():
                 self.model.served.copy_(torch.from_numpy(outcome.served()))
             self.state.best, self.state.best_step, self.state.since_best = outcome.guided, self.state.step, 0
+            self.state.figures = outcome.figures()
             self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         else:
             self.state.since_best += 1
+        self.state.seconds += time.monotonic() - began
+        self.state.curve.append(
+            {
+                "step": self.state.step,
+                "loss": loss,
+                "held_out_nll": outcome.guided,
+                "held_out_nll_prior_only": outcome.alone,
+                "seconds": round(self.state.seconds, 1),
+            }
+        )
+        against = f"{outcome.guided:.4f} nats a path, prior alone {outcome.alone:.4f}"
+        trained = "" if loss is None else f"; loss {loss:.3f}"
+        progress.say(f"step {self.state.step}: held out {against}{trained}")
+        return outcome
 
     def _save(self) -> None:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
@@ -242,22 +242,18 @@ class StageTrainer:
         self.checkpoints.write(vars(self.state), tensors, self.best, self.state.best_step)
 
     def _finish(self, progress: Progress) -> dict[str, Any]:
-        last = self._look()
-        figures: dict[str, Any] = {}
-        if last is not None:
-            self._note(last, progress)
-            self.model.load_state_dict(self.best)
-            outcome = last if self.state.best_step == self.state.step else self._look()
-            assert outcome is not None
-            figures = outcome.figures()
-        else:
-            # Nothing was held out: the weights the network was trained with are all there is to go by.
+        if self.held_out is None:
+            # The weights the network was trained with are all there is to go by.
             with torch.no_grad():
                 weights = training_weights(self.model)
                 self.model.served.copy_(torch.cat([weights, weights[2:]]))
+        else:
+            if self.state.curve[-1]["step"] != self.state.step:
+                self._judge(progress)
+            self.model.load_state_dict(self.best)
         self.model.eval()
         return {
-            **figures,
+            **self.state.figures,
             "steps": self.state.step,
             "best_step": self.state.best_step,
             "seconds": round(self.state.seconds, 1),
@@ -271,19 +267,36 @@ def fingerprint(
     """What a checkpoint must agree with: settings, initial weights, tree and examples."""
     digest = hashlib.sha256(f"{config.model_dump_json()}{stage.model_dump_json()}{seed}".encode())
     for tensor in model.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().numpy())
-    for code in (*examples.tree.tree.code, *examples.tree.log_mass, examples.vectors):
-        digest.update(np.ascontiguousarray(code))
-    for task in (*examples.sid_tasks, *examples.text_tasks):
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    arrays = [*examples.tree.tree.code, *examples.tree.log_mass, examples.vectors]
+    for task in examples.sid_tasks:
         digest.update(f"{task.name}:{examples.share.get(task.name)}".encode())
-        for array in vars(task).values():
-            if not isinstance(array, str):
-                digest.update(np.ascontiguousarray(array if isinstance(array, np.ndarray) else array.values))
+        arrays += [
+            task.prompts.values,
+            task.prompts.offsets,
+            task.vector,
+            task.leaf,
+            task.weight,
+            task.held_out,
+        ]
+    for text_task in examples.text_tasks:
+        digest.update(f"{text_task.name}:{examples.share.get(text_task.name)}".encode())
+        arrays += [
+            text_task.prompts.values,
+            text_task.prompts.offsets,
+            text_task.targets.values,
+            text_task.weight,
+        ]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def _last_layers(model: Seq2Seq) -> list[torch.nn.Module]:
-    return [getattr(head, "up", head) for head in (*model.heads, *model.steer)]
+def _zero_at_first(model: Seq2Seq) -> list[Tensor]:
+    """The weights that are zero in a network that was never trained."""
+    return [
+        head.up.weight if isinstance(head, LowRank) else head.weight for head in (*model.heads, *model.steer)
+    ]
 
 
 def _has_bf16() -> bool:

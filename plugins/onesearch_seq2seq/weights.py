@@ -1,8 +1,9 @@
 """The weights of the score's parts, fitted on held-out queries by Newton's method.
 
-At a level the log-probability of a path's child is that of a conditional logit: a softmax over the legal children of a
-weighted sum of parts. Its log-likelihood is concave in the weights, and the levels do not share any, so that the best
-weights of each level are found exactly and at once, with what the network learnt held fixed.
+At a level the log-probability of a path's child is that of a conditional logit: a softmax over the legal
+children of a weighted sum of parts. Its log-likelihood is concave in the weights, and the levels do not share
+any, so that the best weights of each level are found exactly and at once, with what the network learnt held
+fixed.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def negative_log_likelihood(choices: Choices, weights: np.ndarray) -> float:
 
 
 def fit_parts(choices: Choices, free: Sequence[int]) -> np.ndarray:
-    """The non-negative weights f64[4] of least negative log-likelihood; parts that are not ``free`` weigh 0."""
+    """The non-negative weights f64[4] of least negative log-likelihood; parts that are not ``free`` weigh
+    0."""
     weights = np.zeros(len(PARTS))
     if not len(choices.starts):
         return weights

@@ -1,0 +1,190 @@
+"""Small random worlds: a catalogue with its tree, a network of random weights, and its logits for the
+reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from onesearch.compiling.runtime import Runtime
+from onesearch.contracts import Prompt, ServingContext
+from onesearch.index import CatalogueIndex, LiveTree
+from onesearch.training.examples import Examples, Ragged, SidTask, TextTask
+from onesearch.vocabulary import EOS, QUERY, Vocabulary
+from onesearch_seq2seq.config import Seq2SeqConfig
+from onesearch_seq2seq.exporting import export
+from onesearch_seq2seq.model import Seq2Seq, Shape
+from onesearch_seq2seq.server import Seq2SeqServer
+
+DIM, TEXT = 12, 40
+torch.set_num_threads(1)
+
+
+def make_index(sids: np.ndarray, levels: tuple[int, ...], seed: int = 0) -> CatalogueIndex:
+    random = np.random.default_rng(seed)
+    count = len(sids)
+    vectors = random.normal(size=(count, DIM)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    items = pl.DataFrame(
+        {
+            "item_id": [f"i{n}" for n in range(count)],
+            "title": [f"thing {n}" for n in range(count)],
+            "category": [["things"]] * count,
+            "brand": ["maker"] * count,
+            "price": [float(n) for n in range(count)],
+            "in_stock": [True] * count,
+        }
+    )
+    return CatalogueIndex.build(items, sids, vectors, random.integers(1, 6, count).astype(np.float32), levels)
+
+
+def random_sids(levels: tuple[int, ...], count: int, seed: int) -> np.ndarray:
+    """Skewed codes, so that some prefixes are wide and some have a single leaf."""
+    random = np.random.default_rng(seed)
+    return np.stack([(random.random(count) ** 2 * size).astype(np.int32) for size in levels], axis=1)
+
+
+@dataclass
+class Network:
+    """A network of random weights with its servers, one a precision."""
+
+    model: Seq2Seq
+    config: Seq2SeqConfig
+    folder: Path
+
+    def server(self, precision: str, index: CatalogueIndex) -> Seq2SeqServer:
+        folder = self.folder / precision
+        if not folder.exists():
+            export(self.model, self.config, folder, precision)  # type: ignore[arg-type]
+        vocabulary = SimpleNamespace(levels=self.model.shape.levels)
+        context = ServingContext(folder, vocabulary, index, Runtime(threads=1))  # type: ignore[arg-type]
+        return Seq2SeqServer.open(folder, context, self.config)
+
+    def logits(self, live: LiveTree, ids: np.ndarray, query: np.ndarray, weights: np.ndarray, prefix=None):
+        """The reference's logits for one prompt i32[T] and query vector f32[D]."""
+        model, tree = self.model, live.tree
+        prefix = None if prefix is None else torch.from_numpy(prefix[None])
+        with torch.no_grad():
+            memory, bias = model.encode(
+                torch.from_numpy(ids[None].astype(np.int64)),
+                torch.ones(1, len(ids), dtype=torch.bool),
+                prefix,
+            )
+
+        def prefixes(depth: int, nodes: np.ndarray) -> np.ndarray:
+            codes = np.zeros((len(nodes), depth), np.int64)
+            for level in range(depth - 1, -1, -1):
+                codes[:, level] = tree.code[level][nodes]
+                nodes = np.searchsorted(tree.first_child[level], nodes, side="right") - 1
+            return codes
+
+        def logits(depth: int, nodes: np.ndarray) -> list[np.ndarray]:
+            codes = torch.from_numpy(np.pad(prefixes(depth, nodes), ((0, 0), (0, 1))))
+            with torch.no_grad():
+                inputs = model.sid_inputs(codes)
+                states = model.decode(inputs, memory.expand(len(nodes), -1, -1), bias)[:, depth]
+                heads = model.heads[depth](states).numpy()
+                steers = model.steer[depth](states).numpy() if len(model.steer) else None
+            out = []
+            for row, node in enumerate(nodes):
+                children = np.arange(*tree.first_child[depth][node : node + 2])
+                vectors = live.vectors[depth][children].astype(np.float32)
+                mass = live.log_mass[depth][children]
+                logit = weights[0, depth] * heads[row][tree.code[depth][children]]
+                if steers is not None:
+                    logit = logit + weights[1, depth] * (vectors @ model.keys.detach().numpy()) @ steers[row]
+                logit = logit + weights[2, depth] * vectors @ query
+                out.append(logit + weights[3, depth] * np.where(np.isfinite(mass), mass, 0))
+            return out
+
+        return logits
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory) -> Callable[..., Network]:
+    """``network(levels, steer_rank=4)``: a network of random weights, made once a session."""
+    made: dict[tuple, Network] = {}
+
+    def make(levels: tuple[int, ...], steer_rank: int = 4, width_of: str = "tiny") -> Network:
+        key = (levels, steer_rank, width_of)
+        if key not in made:
+            torch.manual_seed(len(made))
+            config = Seq2SeqConfig(size=width_of, steer_rank=steer_rank, head_rank=(0, 0, 6))  # type: ignore[arg-type]
+            model = Seq2Seq(Shape(TEXT + sum(levels), TEXT, levels, DIM), config).eval()
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    if "heads" in name or "steer" in name:
+                        parameter.normal_(std=0.2)
+                    elif parameter.dim() > 1:
+                        parameter.normal_(std=max(1, parameter.shape[-1]) ** -0.5)
+                served = [0.7, 1.3, 5.0, 0.6, 8.0, 0.3]
+                model.served.copy_(torch.tensor(served)[:, None] * torch.linspace(1, 1.5, len(levels)))
+            made[key] = Network(model, config, tmp_path_factory.mktemp("network"))
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_prompt() -> Callable[..., Prompt]:
+    """``make_prompt(rows, prefix=0)``: ragged rows of ids as a prompt."""
+
+    def make(rows: list[list[int]], prefix: np.ndarray | None = None) -> Prompt:
+        ids, mask = Ragged.of(rows), np.zeros(0)
+        width = max(len(row) for row in rows)
+        table = np.zeros((len(rows), width), np.int32)
+        mask = np.zeros((len(rows), width), bool)
+        for at in range(len(rows)):
+            table[at, : len(ids.row(at))] = ids.row(at)
+            mask[at, : len(ids.row(at))] = True
+        return Prompt(table, mask, np.zeros((len(rows), 0, 64), np.float32) if prefix is None else prefix)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def world() -> SimpleNamespace:
+    """The builders above, for tests that want other sizes."""
+    return SimpleNamespace(make_index=make_index, random_sids=random_sids, dim=DIM, text=TEXT)
+
+
+@pytest.fixture(scope="session")
+def examples() -> Examples:
+    """A learnable toy: the words of a prompt name its target; the query vectors are near the target's."""
+    levels, count, asked = (8, 6, 4), 90, 700
+    index = make_index(random_sids(levels, count, 1), levels)
+    random = np.random.default_rng(5)
+    vocabulary = Vocabulary.train([f"thing {n}" for n in range(count)], levels, size=330)
+    target = random.integers(0, count, asked)
+    vectors = index.vectors[target].astype(np.float32) + random.normal(size=(asked, DIM)) * 0.3
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    leaves = index.live.tree.find_leaves(index.sids)
+    words = vocabulary.text_ids([f"thing {n}" for n in range(count)], 8)
+    held_out = random.random(asked) < 0.2
+    to_sid = SidTask(
+        "query text → item SID",
+        Ragged.of([[QUERY, *words[t]] for t in target]),
+        np.arange(asked, dtype=np.int32),
+        leaves[target],
+        np.ones(asked, np.float32),
+        held_out,
+    )
+    without_prior = replace(
+        to_sid, name="item text → SID", vector=np.full(asked, -1, np.int32), held_out=np.zeros(asked, bool)
+    )
+    to_text = TextTask(
+        "SID → item text",
+        Ragged.of([vocabulary.sid_ids(sid).tolist() for sid in index.sids]),
+        Ragged.of([[*ids, EOS] for ids in words]),
+        np.ones(count, np.float32),
+    )
+    share = {"query text → item SID": 0.7, "item text → SID": 0.2}
+    return Examples(
+        vocabulary, index.live, vectors.astype(np.float16), (to_sid, without_prior), (to_text,), share
+    )
