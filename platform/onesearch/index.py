@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+import struct
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from onesearch.contracts.reward import Candidates
 from onesearch.errors import ArtifactError, UsageError
 from onesearch.semantic_ids import PrefixTree
 
+_DTYPES = {"I32": np.int32, "F16": np.float16, "F32": np.float32}
 ITEM_COLUMNS = ("item_id", "title", "category", "brand", "price", "in_stock")
 
 
@@ -86,20 +89,21 @@ class LiveTree:
 
 @dataclass(frozen=True)
 class CatalogueIndex:
-    """A catalogue's items with their SIDs and vectors.
+    """A catalogue's items with their SIDs and vectors. The tree is built when it is first asked for.
 
     Attributes:
         items: one row an item, in item-number order, with :data:`ITEM_COLUMNS`.
         sids: i32[N, L]. vectors: f16[N, D], e° of each item. popularity: f32[N], positive.
-        live: the tree over all items in stock order of this generation.
+        levels: codebook size of each SID level.
+        generation: number of this catalogue generation.
     """
 
     items: pl.DataFrame
     sids: np.ndarray
     vectors: np.ndarray
     popularity: np.ndarray
-    live: LiveTree
-    _number: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    levels: tuple[int, ...]
+    generation: int = 0
 
     @classmethod
     def build(
@@ -111,20 +115,33 @@ class CatalogueIndex:
         levels: tuple[int, ...],
         generation: int = 0,
     ) -> CatalogueIndex:
-        """Build tree and live arrays from SIDs, vectors and popularity, all in the order of ``items``."""
-        vectors = np.asarray(vectors, dtype=np.float16)
-        popularity = np.asarray(popularity, dtype=np.float32)
-        tree = PrefixTree.build(sids, levels, popularity)
-        live = LiveTree(tree, _log_mass(tree, popularity), _node_vectors(tree, vectors), generation)
-        numbers = {item_id: number for number, item_id in enumerate(items["item_id"].to_list())}
-        return cls(items.select(ITEM_COLUMNS), np.asarray(sids, np.int32), vectors, popularity, live, numbers)
+        """From SIDs, vectors and popularity, all in the order of ``items``."""
+        return cls(
+            items.select(ITEM_COLUMNS),
+            np.asarray(sids, dtype=np.int32),
+            np.asarray(vectors, dtype=np.float16),
+            np.asarray(popularity, dtype=np.float32),
+            tuple(levels),
+            generation,
+        )
+
+    @cached_property
+    def live(self) -> LiveTree:
+        """The tree over all items, with its live arrays."""
+        tree = PrefixTree.build(self.sids, self.levels, self.popularity)
+        masses, vectors = _log_mass(tree, self.popularity), _node_vectors(tree, self.vectors)
+        return LiveTree(tree, masses, vectors, self.generation)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {item_id: number for number, item_id in enumerate(self.items["item_id"].to_list())}
 
     def __len__(self) -> int:
         return len(self.items)
 
     def number(self, item_id: str) -> int | None:
         """Item number of an id, None when the catalogue has no such item."""
-        return self._number.get(item_id)
+        return self._numbers.get(item_id)
 
     def tree_for(self, filters: Filters) -> LiveTree:
         """The live tree narrowed to what the filters let through."""
@@ -143,15 +160,18 @@ class CatalogueIndex:
             {name: np.ascontiguousarray(array) for name, array in arrays.items()},
             folder / "arrays.safetensors",
         )
-        about = {"levels": list(self.live.tree.levels), "generation": self.live.generation}
+        about = {"levels": list(self.levels), "generation": self.generation}
         (folder / "index.json").write_text(json.dumps(about))
 
     @classmethod
     def load(cls, folder: Path) -> CatalogueIndex:
-        """Read what :meth:`save` wrote, rebuild the tree. Raises ArtifactError naming what does not fit."""
+        """Open what :meth:`save` wrote. Raises ArtifactError naming what does not fit.
+
+        The arrays stay in the file, which the processes of a server thereby share.
+        """
         try:
             about = json.loads((folder / "index.json").read_text())
-            arrays = load_file(folder / "arrays.safetensors")
+            arrays = _map_arrays(folder / "arrays.safetensors")
             items = pl.read_parquet(folder / "items.parquet")
             return cls.build(
                 items,
@@ -161,10 +181,8 @@ class CatalogueIndex:
                 tuple(about["levels"]),
                 int(about["generation"]),
             )
-        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
             raise ArtifactError(f"{folder}: not a catalogue index ({error})") from error
-        except Exception as error:  # safetensors raises its own type, which derives from Exception
-            raise ArtifactError(f"{folder / 'arrays.safetensors'}: cannot be read ({error})") from error
 
 
 def passing(items: pl.DataFrame, filters: Filters) -> np.ndarray:
@@ -188,6 +206,25 @@ def passing(items: pl.DataFrame, filters: Filters) -> np.ndarray:
         condition &= pl.col("in_stock")
     passed = items.select(passed=condition.fill_null(False))["passed"]
     return np.broadcast_to(passed.to_numpy(), (len(items),)).copy()
+
+
+def _map_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file, mapped into memory; the library itself would copy them."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > path.stat().st_size:
+            raise ValueError(f"{path.name} is cut short")
+        header = json.loads(file.read(length))
+    arrays = {}
+    for name, about in header.items():
+        if name != "__metadata__":
+            start, end = about["data_offsets"]
+            if 8 + length + end > path.stat().st_size:
+                raise ValueError(f"{path.name} is cut short")
+            # A mapping cannot be empty.
+            raw = np.memmap(path, np.uint8, "r", 8 + length + start, end - start) if end > start else b""
+            arrays[name] = np.frombuffer(raw, _DTYPES[about["dtype"]]).reshape(about["shape"])
+    return arrays
 
 
 def _log_mass(tree: PrefixTree, item_mass: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -46,7 +46,8 @@ def run(
 
     Returns:
         ``bare_p50_ms`` (the components called in one process), ``p50_ms``, ``p99_ms`` (one client, through
-        gateway and Triton), ``ratio`` of the medians, ``queries_per_s`` and ``loaded_p99_ms`` (``clients`` at once),
+        gateway and Triton), ``ratio`` of the medians, ``queries_per_s`` and ``loaded_p99_ms`` (``clients`` at
+        once),
         ``memory_mb`` (proportional set size of all serving processes), ``ready_s``, ``degraded``, ``beams``.
     """
     if not queries:

@@ -47,7 +47,7 @@ class ItemTable:
     @classmethod
     def of(cls, index: CatalogueIndex) -> ItemTable:
         """The rows of an index that is loaded anyway."""
-        return cls(index.items, index.sids, index.popularity, index.live.generation)
+        return cls(index.items, index.sids, index.popularity, index.generation)
 
     @classmethod
     def load(cls, folder: Path) -> ItemTable:

@@ -186,7 +186,7 @@ class RewardModel(Model):
     def open(self, release: Release, runtime: Runtime) -> None:
         """Open the reward."""
         context = release.context(runtime)
-        self._generation = context.index.live.generation
+        self._generation = context.index.generation
         self._reward = cast(steps.RewardServer, release.server("reward", context))
 
     def kind(self, tensors: Tensors) -> Hashable:

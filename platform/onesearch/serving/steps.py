@@ -58,7 +58,7 @@ class Trees:
     @property
     def generation(self) -> int:
         """The catalogue generation of every tree."""
-        return self._index.live.generation
+        return self._index.generation
 
     def of(self, filters: Filters) -> LiveTree:
         """The tree in which only what the filters let through is alive."""
