@@ -161,7 +161,7 @@ class CatalogueIndex:
             folder / "arrays.safetensors",
         )
         about = {"levels": list(self.levels), "generation": self.generation}
-        (folder / "index.json").write_text(json.dumps(about))
+        (folder / "index.json").write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> CatalogueIndex:
@@ -170,7 +170,7 @@ class CatalogueIndex:
         The arrays stay in the file, which the processes of a server thereby share.
         """
         try:
-            about = json.loads((folder / "index.json").read_text())
+            about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             arrays = _map_arrays(folder / "arrays.safetensors")
             items = pl.read_parquet(folder / "items.parquet")
             return cls.build(

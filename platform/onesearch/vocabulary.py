@@ -89,13 +89,14 @@ class Vocabulary:
         """Write ``tokenizer.json`` and ``layout.json``."""
         folder.mkdir(parents=True, exist_ok=True)
         self.text.save(str(folder / "tokenizer.json"))
-        (folder / "layout.json").write_text(json.dumps({"levels": list(self.levels)}))
+        (folder / "layout.json").write_text(json.dumps({"levels": list(self.levels)}), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Vocabulary:
         """Read what :meth:`save` wrote. Raises ArtifactError naming the file that does not fit."""
         try:
-            levels = tuple(int(size) for size in json.loads((folder / "layout.json").read_text())["levels"])
+            layout = json.loads((folder / "layout.json").read_text(encoding="utf-8"))
+            levels = tuple(int(size) for size in layout["levels"])
         except (OSError, ValueError, KeyError) as error:
             raise ArtifactError(f"{folder / 'layout.json'}: not a vocabulary layout ({error})") from error
         path = folder / "tokenizer.json"

@@ -101,14 +101,14 @@ class KhqeLearner(TokenizerLearner):
         """Empty the work folder unless it is of the same store and settings."""
         key = hashlib.sha256(f"{FORMAT} {fingerprint} {self.settings.model_dump_json()}".encode()).hexdigest()
         mark = work / "key"
-        if not (mark.exists() and mark.read_text() == key):
+        if not (mark.exists() and mark.read_text(encoding="utf-8") == key):
             # Answers of a model and encoded texts are kept: they are looked up by content.
             for path in work.glob("*") if work.exists() else ():
                 if path.name in KEPT or path.name.startswith(("grams-", "base-")):
                     continue
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             work.mkdir(parents=True, exist_ok=True)
-            mark.write_text(key)
+            mark.write_text(key, encoding="utf-8")
 
     def _fit_pool(
         self, items: pl.DataFrame, texts: list[str], learn: pl.DataFrame, work: Path, progress: Progress

@@ -78,14 +78,14 @@ class AnswerCache:
 
     def __enter__(self) -> AnswerCache:
         if self._path.exists():
-            for line in self._path.read_text().splitlines():
+            for line in self._path.read_text(encoding="utf-8").splitlines():
                 try:
                     entry = json.loads(line)
                     self._known[entry["key"]] = [(text, kind) for text, kind in entry["keywords"]]
                 except (ValueError, KeyError, TypeError):
                     continue
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a")
+        self._file = self._path.open("a", encoding="utf-8")
         # After a kill the last line may lack its end; an empty line is harmless.
         self._file.write("\n")
         return self

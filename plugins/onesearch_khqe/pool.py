@@ -79,13 +79,13 @@ class KeywordPool:
         for entry, text in enumerate(self.texts):
             row: list[object] = [text, int(self.views[entry]), bool(self.core[entry])]
             pool.setdefault(self.attribute(entry), []).append(row)
-        path.write_text(json.dumps(pool, ensure_ascii=False))
+        path.write_text(json.dumps(pool, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> KeywordPool:
         """Read what :meth:`save` wrote. Raises ArtifactError naming the file."""
         try:
-            pool = json.loads(path.read_text())
+            pool = json.loads(path.read_text(encoding="utf-8"))
             rows = [
                 (str(text), NUMBER[name], int(views), bool(core))
                 for name, entries in pool.items()

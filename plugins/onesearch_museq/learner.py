@@ -35,7 +35,7 @@ class PassThroughLearner(UserEncoderLearner):
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / SETTINGS_FILE
         draft = target.with_suffix(".tmp")
-        draft.write_text(json.dumps({"text_limit": self.text_limit}))
+        draft.write_text(json.dumps({"text_limit": self.text_limit}), encoding="utf-8")
         draft.replace(target)
 
     @classmethod

@@ -24,7 +24,7 @@ def read_text_limit(folder: Path) -> int:
     """The token limit in ``passthrough.json``. Raises ArtifactError naming the file where it does not fit."""
     path = folder / SETTINGS_FILE
     try:
-        return PassThroughConfig.model_validate(json.loads(path.read_text())).text_limit
+        return PassThroughConfig.model_validate(json.loads(path.read_text(encoding="utf-8"))).text_limit
     except (OSError, ValueError, ValidationError) as error:
         raise ArtifactError(f"{path}: not the settings of a pass-through user encoder ({error})") from error
 

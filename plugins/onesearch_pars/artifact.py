@@ -44,7 +44,7 @@ class Fitted:
             for name, a in (self.fields.arrays() | self.evidence.arrays()).items()
         }
         save_file(arrays, drafts[0])
-        drafts[1].write_text(json.dumps(about, indent=1))
+        drafts[1].write_text(json.dumps(about, indent=1), encoding="utf-8")
         for draft, name in zip(drafts, (ARRAYS, ABOUT), strict=True):
             draft.replace(folder / name)
 
@@ -53,7 +53,7 @@ class Fitted:
         """Read what :meth:`save` wrote. Raises ArtifactError naming the file that does not fit."""
         path = folder / ABOUT
         try:
-            about = json.loads(path.read_text())
+            about = json.loads(path.read_text(encoding="utf-8"))
             if about["format"] != FORMAT:
                 raise ArtifactError(f"{path}: format {about['format']}; this version reads format {FORMAT}")
             language = str(about["language"])

@@ -24,7 +24,7 @@ def write_json(path: Path, content: object) -> None:
     """Write JSON so that a reader finds either the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False))
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     partial.replace(path)
 
 
@@ -58,7 +58,7 @@ class Checkpoints:
         """State, tensors of training and best weights; None if there is none, it cannot be read, or it
         is of other examples or settings."""
         try:
-            state = json.loads((self.folder / _STATE).read_text())
+            state = json.loads((self.folder / _STATE).read_text(encoding="utf-8"))
             if state["fingerprint"] != self.fingerprint:
                 return None
             best = read_tensors(self.folder / state["best_file"]) if state["best_file"] else {}

@@ -72,7 +72,7 @@ class Seq2SeqLearner(GeneratorLearner):
         learner = cls(config)
         path = folder / "shape.json"
         try:
-            about = json.loads(path.read_text())
+            about = json.loads(path.read_text(encoding="utf-8"))
             shape = Shape(about["vocabulary"], about["text"], tuple(about["levels"]), about["vector"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{path}: not the shape of a generator ({error})") from error

@@ -42,7 +42,7 @@ class Seq2SeqServer(GeneratorServer):
         file."""
         path = folder / "generator.json"
         try:
-            about = json.loads(path.read_text())
+            about = json.loads(path.read_text(encoding="utf-8"))
             if about["format"] != _FORMAT:
                 raise ArtifactError(f"{path}: format {about['format']}, this version reads {_FORMAT}")
             fits = tuple(about["levels"]) == tuple(context.vocabulary.levels)

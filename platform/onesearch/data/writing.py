@@ -55,7 +55,7 @@ class StoreWriter:
                 raise UsageError(
                     f"{self.path} is not a store and not empty (it holds '{foreign[0]}'); name another folder"
                 )
-            self._lock = (self.path / _LOCK).open("w")
+            self._lock = (self.path / _LOCK).open("w", encoding="utf-8")
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -164,7 +164,7 @@ def _current_data(path: Path) -> str | None:
         return Store.open(path)._data.name
     except OneSearchError:
         try:
-            return str(json.loads((path / MANIFEST).read_text())["data"])
+            return str(json.loads((path / MANIFEST).read_text(encoding="utf-8"))["data"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -81,7 +81,7 @@ class Manifest(BaseModel):
         text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
         digest = hashlib.sha256(text.encode()).hexdigest()
-        (folder / SEAL).write_text(f"{digest}  {MANIFEST}\n")
+        (folder / SEAL).write_text(f"{digest}  {MANIFEST}\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -91,7 +91,7 @@ class Manifest(BaseModel):
             raise ArtifactError(f"{folder}: not a release (there is no {MANIFEST})")
         try:
             raw = path.read_bytes()
-            seal = (folder / SEAL).read_text()
+            seal = (folder / SEAL).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ArtifactError(f"{folder / SEAL}: cannot be read ({error})") from error
         if seal != f"{hashlib.sha256(raw).hexdigest()}  {MANIFEST}\n":

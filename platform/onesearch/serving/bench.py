@@ -157,7 +157,7 @@ def _served(python: Path, release: Path, beams: int) -> Iterator[dict[str, Any]]
                 if time.monotonic() > until:
                     raise ServingError(f"the service was not ready within {_READY_S} s")
                 time.sleep(0.05)
-            yield json.loads(file.read_text())
+            yield json.loads(file.read_text(encoding="utf-8"))
         finally:
             process.terminate()
             process.communicate()
@@ -184,7 +184,7 @@ def _percentile(times: Sequence[float], share: float) -> float:
 
 def _pss(pid: int) -> int:
     try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
             if line.startswith("Pss:"):
                 return 1024 * int(line.split()[1])
     except OSError:  # it ended while we looked
@@ -197,7 +197,7 @@ def _descendants(pid: int) -> list[int]:
         children = [
             int(child)
             for task in Path(f"/proc/{pid}/task").iterdir()
-            for child in (task / "children").read_text().split()
+            for child in (task / "children").read_text(encoding="utf-8").split()
         ]
     except OSError:
         return []

@@ -55,7 +55,7 @@ class ItemTable:
         path = folder
         try:
             path = folder / "index.json"
-            generation = int(json.loads(path.read_text())["generation"])
+            generation = int(json.loads(path.read_text(encoding="utf-8"))["generation"])
             path = folder / "items.parquet"
             items = pl.read_parquet(path).select(ITEM_COLUMNS)
             path = folder / "arrays.safetensors"

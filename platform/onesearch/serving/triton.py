@@ -251,7 +251,7 @@ class TritonServer:
     def complaint(self) -> str:
         """The last errors in the server's log."""
         try:
-            lines = self.log.read_text(errors="replace").splitlines()
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as error:
             return f"its log cannot be read ({error})"
         # Its own errors start with E, those of the loader or the shell with anything.
