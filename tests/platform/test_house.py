@@ -88,6 +88,19 @@ def test_nothing_unpickles() -> None:
     assert torch_load == []
 
 
+def test_text_files_name_their_encoding() -> None:
+    """Triton's interpreter is isolated and takes ASCII for text unless told otherwise."""
+    wrong = []
+    for folder in (CORE, ROOT / "plugins", ROOT / "model_repository"):
+        for file in sources(folder):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    given = {keyword.arg for keyword in node.keywords}
+                    if node.func.attr in ("read_text", "write_text") and "encoding" not in given:
+                        wrong.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert wrong == []
+
+
 def serving_modules() -> list[str]:
     """What the servers import: the core's serving half and the plugins' servers and entry points."""
     core = ["contracts", "compiling", "releases", "serving"]
