@@ -50,7 +50,8 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
 
 
 def map_array(path: Path, name: str) -> np.ndarray:
-    """One array of a safetensors file, mapped into memory: pages are read when they are used, and shared by processes.
+    """One array of a safetensors file, mapped into memory: pages are read when they are used, and shared by
+    processes.
 
     Raises ArtifactError naming the file.
     """

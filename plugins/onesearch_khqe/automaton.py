@@ -12,8 +12,8 @@ from onesearch_khqe.words import joins, normalise
 class KeywordMatcher:
     """Finds known keywords in texts.
 
-    Of the matches that start first the longest wins, and the next one starts after it. In spaced scripts a match
-    begins and ends at a word boundary; between CJK characters there is always one.
+    Of the matches that start first the longest wins, and the next one starts after it. In spaced scripts a
+    match begins and ends at a word boundary; between CJK characters there is always one.
     """
 
     def __init__(self, entries: Mapping[str, int]) -> None:

@@ -33,11 +33,12 @@ def balanced_kmeans(
 
 
 def balanced_assignment(points: Tensor, centroids: Tensor, capacity: int) -> Tensor:
-    """Assign points to centroids, at most ``capacity`` each (``capacity·K ≥ N``), at a low sum of squared distances.
+    """Assign points to centroids, at most ``capacity`` each (``capacity·K ≥ N``), at a low sum of squared
+    distances.
 
-    An auction over each point's nearest candidates: every free point bids for the code whose distance plus price is
-    lowest; a code keeps the bidders that would lose most by leaving and raises its price for the others. What is
-    left after the rounds goes to the nearest code with room. i64[N].
+    An auction over each point's nearest candidates: every free point bids for the code whose distance plus
+    price is lowest; a code keeps the bidders that would lose most by leaving and raises its price for the
+    others. What is left after the rounds goes to the nearest code with room. i64[N].
     """
     count, size = len(points), len(centroids)
     if capacity * size < count:

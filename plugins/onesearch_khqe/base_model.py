@@ -53,7 +53,8 @@ class BaseModel:
     def encode(self, texts: Sequence[str], batch: int = 128, exact: bool = False) -> np.ndarray:
         """Normalised vectors f16[R, dim].
 
-        Computed in bf16, several times faster where the CPU knows it; ``exact`` computes in f32, as serving does.
+        Computed in bf16, several times faster where the CPU knows it; ``exact`` computes in f32, as serving
+        does.
         """
         import torch
 
@@ -79,10 +80,12 @@ class BaseModel:
         return out
 
     def export(self, graph: Path, tokenizer: Path, heads: nn.ModuleDict) -> dict[str, Any]:
-        """Write the model with its alignment heads as an ONNX graph, and its text tokenizer as ``tokenizer.json``.
+        """Write the model with its alignment heads as an ONNX graph, and its text tokenizer as
+        ``tokenizer.json``.
 
-        The graph: ``input_ids, attention_mask (, token_type_ids) i64[B, T] → query f32[B, dim], item f32[B, dim]``,
-        both normalised. Returns what the server must know: ``inputs``, ``limit`` (tokens) and ``pad`` (token id).
+        The graph:
+        ``input_ids, attention_mask (, token_type_ids) i64[B, T] → query f32[B, dim], item f32[B, dim]``, both
+        normalised. Returns what the server must know: ``inputs``, ``limit`` (tokens) and ``pad`` (token id).
         """
         import torch
 

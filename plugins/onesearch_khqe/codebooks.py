@@ -1,4 +1,5 @@
-"""The fitted codebooks: residual k-means layers, then OPQ on what is left. numpy only; serving reads them too."""
+"""The fitted codebooks: residual k-means layers, then OPQ on what is left. numpy only; serving reads them
+too."""
 
 from __future__ import annotations
 
@@ -45,8 +46,8 @@ class Codebooks:
 
     @cached_property
     def full(self) -> tuple[np.ndarray, ...]:
-        """Every level's centroids in the space of the vectors, f32[K, D]: OPQ's are padded and rotated back, so that
-        a SID's vector is the sum of its levels' centroids."""
+        """Every level's centroids in the space of the vectors, f32[K, D]: OPQ's are padded and rotated back,
+        so that a SID's vector is the sum of its levels' centroids."""
         width = self.dim // max(1, len(self.parts))
         back = [part @ self.rotation.T[at * width : (at + 1) * width] for at, part in enumerate(self.parts)]
         return (*self.layers, *back)
@@ -133,13 +134,14 @@ def _numbered(tensors: dict[str, np.ndarray], name: str) -> tuple[np.ndarray, ..
 
 
 def code_sizes(items: int, full: Sequence[int] = (4096, 1024, 512), at: int = 40_960) -> tuple[int, ...]:
-    """Codes of the residual layers for a catalogue: the full sizes from ``at`` items on (ten items a code of the
-    first layer), below ``full·items/at`` rounded to a power of two, at least 4."""
+    """Codes of the residual layers for a catalogue: the full sizes from ``at`` items on (ten items a code of
+    the first layer), below ``full·items/at`` rounded to a power of two, at least 4."""
     if items >= at:
         return tuple(full)
     return tuple(max(4, 2 ** round(np.log2(max(1.0, size * items / at)))) for size in full)
 
 
 def opq_sizes(items: int, parts: int = 2, full: int = 256) -> tuple[int, ...]:
-    """Codes of the OPQ sub-spaces for a catalogue: 256, or an eighth of the items as a power of two, at least 4."""
+    """Codes of the OPQ sub-spaces for a catalogue: 256, or an eighth of the items as a power of two, at least
+    4."""
     return (min(full, max(4, 2 ** int(np.log2(max(1, items // 8))))),) * parts

@@ -1,4 +1,5 @@
-"""Collision-aware assignment: items that share their residual codes get different last codes, at the least distortion."""
+"""Collision-aware assignment: items that share their residual codes get different last codes, at the least
+distortion."""
 
 from __future__ import annotations
 
@@ -39,11 +40,11 @@ def assign_last_codes(
 ) -> Assigned:
     """Make SIDs unique by choosing the last codes jointly.
 
-    Items fall into buckets by the codes that stay: all residual layers, or, without OPQ, all but the last one. In a
-    bucket where two items collide, or one collides with a taken SID, every item gets a free combination of last
-    codes, such that the sum of squared distances is the least possible. That needs only the n nearest free
-    combinations of each of a bucket's n items, since the others can hold at most n − 1. If a bucket has more items
-    than combinations, each combination is given out as evenly as possible.
+    Items fall into buckets by the codes that stay: all residual layers, or, without OPQ, all but the last
+    one. In a bucket where two items collide, or one collides with a taken SID, every item gets a free
+    combination of last codes, such that the sum of squared distances is the least possible. That needs only
+    the n nearest free combinations of each of a bucket's n items, since the others can hold at most n − 1. If
+    a bucket has more items than combinations, each combination is given out as evenly as possible.
 
     Args:
         codebooks: the fitted codebooks.
@@ -136,7 +137,8 @@ def _nearest_free(
 
 
 def _evenly(tables: Sequence[np.ndarray], combinations: int, taken: np.ndarray) -> tuple[np.ndarray, float]:
-    """More items than free combinations: each combination may be given out so often as is needed, and no more."""
+    """More items than free combinations: each combination may be given out so often as is needed, and no
+    more."""
     costs = (
         tables[0]
         if len(tables) == 1

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 
 class NgramTable(nn.Module):
-    """Sum of hashed n-gram embeddings, each weighted by softplus of a learnt weight; shared by queries and items.
+    """Sum of hashed n-gram embeddings, each weighted by softplus of a learnt weight; shared by queries and
+    items.
 
-    A bucket's weight starts at the inverse document frequency of its n-grams, as in a bag-of-words search. Buckets
-    that no known text uses start near zero: an n-gram never seen must not drown those that mean something.
+    A bucket's weight starts at the inverse document frequency of its n-grams, as in a bag-of-words search.
+    Buckets that no known text uses start near zero: an n-gram never seen must not drown those that mean
+    something.
     """
 
     def __init__(self, buckets: int, dim: int) -> None:
@@ -69,7 +71,8 @@ class ResidualHead(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Texts of a :class:`~onesearch_khqe.texts.TextTable` → normalised embeddings, by the parts that are there.
+    """Texts of a :class:`~onesearch_khqe.texts.TextTable` → normalised embeddings, by the parts that are
+    there.
 
     With both parts the embedding is ``[√a·ngram, √(1−a)·base]``: its dot products are the mix ``a·cos_ngram +
     (1−a)·cos_base``, a learnt.

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 
 class KeywordExtractor:
-    """Finds keywords by the pool. Derive from it to find them otherwise; name your class in ``keywords.extractor``.
+    """Finds keywords by the pool. Derive from it to find them otherwise; name your class in
+    ``keywords.extractor``.
 
-    It is used in both environments: :meth:`keywords` while learning and serving, :meth:`read_items` while learning
-    only. Its module must import without torch.
+    It is used in both environments: :meth:`keywords` while learning and serving, :meth:`read_items` while
+    learning only. Its module must import without torch.
     """
 
     def __init__(self, config: KhqeConfig) -> None:
@@ -41,7 +42,8 @@ class KeywordExtractor:
     ) -> list[list[tuple[str, str]]]:
         """Per item ``(text, attribute type)`` before there is a pool: what the pool is mined from.
 
-        The default reads structured attributes. ``views`` are page views by item; ``work`` is a folder for caches.
+        The default reads structured attributes. ``views`` are page views by item; ``work`` is a folder for
+        caches.
         """
         return structured_keywords(items)
 
@@ -72,7 +74,8 @@ def make_extractor(config: KhqeConfig) -> KeywordExtractor:
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ConfigError(
-            f"tokenizer.khqe.keywords.extractor: '{name}' is neither 'dictionary' nor 'multimodal' nor 'package.module:Class'"
+            f"tokenizer.khqe.keywords.extractor: '{name}' is neither 'dictionary' nor 'multimodal' "
+            "nor 'package.module:Class'"
         )
     try:
         found = getattr(importlib.import_module(module), attribute)

@@ -35,7 +35,8 @@ def kmeans(points: Tensor, size: int, seed: int, gpu: bool) -> Tensor:
 
 
 def opq(residuals: Tensor, sizes: Sequence[int], seed: int) -> tuple[Tensor, list[Tensor]]:
-    """faiss.OPQMatrix, then faiss.ProductQuantizer: rotation f32[D, D] and one codebook per sub-space (CPU)."""
+    """faiss.OPQMatrix, then faiss.ProductQuantizer: rotation f32[D, D] and one codebook per sub-space
+    (CPU)."""
     size = sizes[0]
     if len(set(sizes)) > 1 or size & (size - 1):
         raise ConfigError("engine 'faiss' wants opq_sizes that are equal powers of two")

@@ -26,7 +26,8 @@ def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def means(points: Tensor, ids: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of the points of each centroid f32[K, D] (the old one where there are none), and their number f32[K]."""
+    """Mean of the points of each centroid f32[K, D] (the old one where there are none), and their number
+    f32[K]."""
     sums = torch.zeros_like(old).index_add_(0, ids, points)
     counts = torch.bincount(ids, minlength=len(old)).to(points.dtype)
     return torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], old), counts
@@ -39,8 +40,8 @@ def lloyd(
 
     A centroid that has lost its points is moved beside the one with the largest share of the distortion. With
     ``refill`` so are, until the last few iterations, the centroids that are cheapest to do without (see
-    :func:`_worthless`): the density of residuals is so uneven that plain Lloyd leaves many of them idle. On Home
-    Depot's second layer ten such iterations reach a distortion that faiss' twenty-five do not.
+    :func:`_worthless`): the density of residuals is so uneven that plain Lloyd leaves many of them idle. On
+    Home Depot's second layer ten such iterations reach a distortion that faiss' twenty-five do not.
     """
     best = float("inf")
     for iteration in range(iterations):
@@ -105,7 +106,8 @@ def _relocate(
 
 
 def hierarchical_start(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """``size`` centroids by clustering twice: √size coarse ones, then within each as many as its points deserve.
+    """``size`` centroids by clustering twice: √size coarse ones, then within each as many as its points
+    deserve.
 
     It costs a fraction of one full iteration and replaces about ten of them.
     """
@@ -143,8 +145,8 @@ def _apportion(weights: Tensor, limits: Tensor, total: int) -> Tensor:
 def fit_kmeans(points: Tensor, size: int, iterations: int, generator: torch.Generator) -> Tensor:
     """``size`` centroids f32[K, D] of points f32[N, D], N ≥ size.
 
-    Few points a centroid: a hierarchical start, then Lloyd. Many: iterations are cheap, so three times as many from
-    random points, with refilling.
+    Few points a centroid: a hierarchical start, then Lloyd. Many: iterations are cheap, so three times as
+    many from random points, with refilling.
     """
     if len(points) < MANY * size:
         return lloyd(points, hierarchical_start(points, size, generator), iterations, generator, refill=False)

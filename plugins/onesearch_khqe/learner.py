@@ -35,7 +35,7 @@ from onesearch_khqe.meanings import meanings_of
 from onesearch_khqe.mining import mine_pool, page_views
 from onesearch_khqe.ngrams import NgramHasher
 from onesearch_khqe.pool import KeywordPool
-from onesearch_khqe.quantiser import fit_codebooks
+from onesearch_khqe.quantiser import encode_catalogue, fit_codebooks
 from onesearch_khqe.report import figures_of, write_report
 from onesearch_khqe.samples import split_pairs
 from onesearch_khqe.selection import KeywordSelection
@@ -66,36 +66,59 @@ class KhqeLearner(TokenizerLearner):
         Writes the report to ``work/report`` and returns its figures.
         """
         settings = self.settings
-        self._claim(work, store.fingerprint())
         clock = Clock()
+        vectors = self.fit_vectors(store, work, progress, clock)
+        with clock.measure("codebooks"):
+            self._fit_codebooks(vectors, work, progress)
+        with clock.measure("sids"):
+            plain, residuals = encode_catalogue(self.codebooks, vectors, settings.quantiser)
+            assigned = assign_last_codes(self.codebooks, plain, residuals)
+            self._sids = assigned.sids if settings.quantiser.collision_aware else plain
+        self._vectors = vectors.astype(np.float16)
+        self._meanings = meanings_of(self._sids, self.levels, self.item_entries, self.pool)
+        with clock.measure("report"):
+            self.report = figures_of(self, vectors, plain, assigned)
+            self.report["seconds"] = clock.seconds
+            write_report(self.report, work / "report")
+        return self.report
+
+    def fit_vectors(
+        self, store: Store, work: Path, progress: Progress, clock: Clock | None = None
+    ) -> np.ndarray:
+        """The first half of :meth:`fit`: keyword pool, aligned embedding, e° of all items f32[N, D]."""
+        settings = self.settings
+        self._claim(work, store.fingerprint())
+        clock = clock or Clock()
         items = store.items()
         if not len(items):
             raise OneSearchError("the tokenizer cannot be fitted on an empty catalogue")
         texts = item_texts(items, settings.detail_words)
+        self._ids, self._keys = items["item_id"].to_list(), text_keys(texts)
         pairs = query_item_pairs(store, settings.relevant_grade)
-        learn, held_out = split_pairs(pairs, settings.held_out)
+        learn, self.held_out = split_pairs(pairs, settings.held_out)
+        self._queries = learn["query"].unique(maintain_order=True).to_list()
         with clock.measure("keywords"):
             found = self._fit_pool(items, texts, learn, work, progress)
+            self.item_entries = self._entries(found, texts)
         with clock.measure("alignment"):
-            aligned, table = self._fit_encoder(items, texts, learn, held_out, work, progress)
+            table = self._fit_encoder(items, texts, learn, work, progress)
         with clock.measure("vectors"):
-            entries = self._entries(found, texts)
-            vectors = self._fused(table, table.add(texts), "item", entries)
-        with clock.measure("codebooks"):
-            self._fit_codebooks(vectors, learn, table, work, progress)
-        with clock.measure("sids"):
-            plain, residuals = self.codebooks.encode_with_residuals(vectors)
-            assigned = assign_last_codes(self.codebooks, plain, residuals)
-            self._sids = assigned.sids if settings.quantiser.collision_aware else plain
-        self._vectors = vectors.astype(np.float16)
-        self._ids = items["item_id"].to_list()
-        self._keys = text_keys(texts)
-        self._meanings = meanings_of(self._sids, self.levels, entries, self.pool)
-        with clock.measure("report"):
-            self.report = figures_of(self, vectors, plain, assigned, entries, held_out, aligned)
-            self.report["seconds"] = clock.seconds
-            write_report(self.report, work / "report")
-        return self.report
+            assert self._encoder is not None
+            self._raw = self._encoder.embed(table, table.add(texts), "item")
+        return self.fused_vectors(settings.fusion)
+
+    def item_vectors(self) -> np.ndarray:
+        """e of the items just fitted, f32[N, D], before fusion."""
+        return self._raw
+
+    def fused_vectors(self, share: float) -> np.ndarray:
+        """e° of the items just fitted, f32[N, D], for a given share of their keywords."""
+        return fuse(self._raw, self._keyword_vectors, self.item_entries, share)
+
+    def fused_queries(self, queries: Sequence[str], share: float) -> np.ndarray:
+        """e° of queries, f32[B, D], for a given share of their keywords."""
+        entries = self._selection.of_keywords(self.extractor.keywords(queries))
+        return fuse(self._embed_raw(queries, "query"), self._keyword_vectors, entries, share)
 
     def _claim(self, work: Path, fingerprint: str) -> None:
         """Empty the work folder unless it is of the same store and settings."""
@@ -127,7 +150,8 @@ class KhqeLearner(TokenizerLearner):
         self._keyword_vectors = np.zeros((0, 0), np.float32)
 
     def _entries(self, found: Sequence[Sequence[tuple[str, str]]], texts: Sequence[str]) -> list[list[int]]:
-        """Pool entries of items: those of their structured (or asked for) keywords, else of the matches in their text."""
+        """Pool entries of items: those of their structured (or asked for) keywords, else of the matches in
+        their text."""
         bare = [row for row, keywords in enumerate(found) if not keywords]
         matched = self._selection.of_keywords(self.extractor.keywords([texts[row] for row in bare]))
         entries = [self._selection.entries(text for text, _ in keywords) for keywords in found]
@@ -148,39 +172,27 @@ class KhqeLearner(TokenizerLearner):
         items: pl.DataFrame,
         texts: list[str],
         learn: pl.DataFrame,
-        held_out: pl.DataFrame,
         work: Path,
         progress: Progress,
-    ) -> tuple[dict[str, Any], TextTable]:
+    ) -> TextTable:
         table = self._table(work, progress)
         torch.manual_seed(self.settings.seed)
         self._encoder = TextEncoder(self.settings, 0 if self._model is None else self._model.dim)
         titles = items["title"].to_list()
-        alignment = Alignment(self._encoder, table, texts, titles, learn, held_out, self.settings)
-        figures = alignment.fit(work, progress)
-        self._embed_pool(table)
-        return figures, table
+        alignment = Alignment(self._encoder, table, texts, titles, learn, self.held_out, self.settings)
+        self.aligned = alignment.fit(work, progress)
+        self._keyword_vectors = self._encoder.embed(table, table.add(self.pool.texts), "query")
+        return table
 
-    def _embed_pool(self, table: TextTable) -> None:
-        assert self._encoder is not None
-        rows = table.add(self.pool.texts)
-        self._keyword_vectors = self._encoder.embed(table, rows, "query")
-
-    def _fit_codebooks(
-        self, vectors: np.ndarray, learn: pl.DataFrame, table: TextTable, work: Path, progress: Progress
-    ) -> None:
+    def _fit_codebooks(self, vectors: np.ndarray, work: Path, progress: Progress) -> None:
         path = work / "codebooks.safetensors"
         if path.exists():
             self.codebooks = Codebooks.load(path)
         else:
-            points = vectors
-            if self.settings.quantiser.fit_on == "items+queries":
-                queries = learn["query"].unique(maintain_order=True).to_list()
-                entries = self._selection.of_keywords(self.extractor.keywords(queries))
-                points = np.concatenate([vectors, self._fused(table, table.add(queries), "query", entries)])
-            self.codebooks = fit_codebooks(
-                points, self.settings.quantiser, self.settings.seed, len(vectors), progress
-            )
+            points, settings = vectors, self.settings
+            if settings.quantiser.fit_on == "items+queries" and self._queries:
+                points = np.concatenate([vectors, self.fused_queries(self._queries, settings.fusion)])
+            self.codebooks = fit_codebooks(points, settings.quantiser, settings.seed, len(vectors), progress)
             partial = path.with_suffix(".partial")
             self.codebooks.save(partial)
             partial.replace(path)
@@ -189,18 +201,15 @@ class KhqeLearner(TokenizerLearner):
 
     # ---- using
 
-    def _fused(
-        self, table: TextTable, rows: np.ndarray, role: TextRole, entries: Sequence[Sequence[int]]
-    ) -> np.ndarray:
+    def _embed_raw(self, texts: Sequence[str], role: TextRole) -> np.ndarray:
         assert self._encoder is not None
-        vectors = self._encoder.embed(table, rows, role)
-        return fuse(vectors, self._keyword_vectors, entries, self.settings.fusion)
+        table = self._table()
+        return self._encoder.embed(table, table.add(texts), role)
 
     def embed(self, texts: Sequence[str], role: TextRole = "query") -> np.ndarray:
         """Fused, L2-normalised embeddings e° f32[B, D]."""
-        table = self._table()
         entries = self._selection.of_keywords(self.extractor.keywords(texts))
-        return self._fused(table, table.add(texts), role, entries)
+        return fuse(self._embed_raw(texts, role), self._keyword_vectors, entries, self.settings.fusion)
 
     def encode(self, texts: Sequence[str], role: TextRole = "query") -> np.ndarray:
         """SIDs i32[B, L] of texts, by plain nearest codes."""
@@ -209,8 +218,9 @@ class KhqeLearner(TokenizerLearner):
     def encode_items(self, items: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """SIDs i32[N, L] and e° f32[N, D] of catalogue rows, by the frozen codebooks.
 
-        An item of the fitted catalogue whose text has not changed keeps its SID. The others are encoded and, when
-        the assignment is collision-aware, given the nearest SIDs that nobody has, jointly for the rows of this call.
+        An item of the fitted catalogue whose text has not changed keeps its SID. The others are encoded and,
+        when the assignment is collision-aware, given the nearest SIDs that nobody has, jointly for the rows
+        of this call.
         """
         texts = item_texts(items, self.settings.detail_words)
         known = {item: row for row, item in enumerate(self._ids)}
@@ -224,8 +234,8 @@ class KhqeLearner(TokenizerLearner):
         if len(new):
             own = [texts[row] for row in new.tolist()]
             entries = self._entries(structured_keywords(items[new.tolist()]), own)
-            table = self._table()
-            vectors[new] = self._fused(table, table.add(own), "item", entries)
+            raw = self._embed_raw(own, "item")
+            vectors[new] = fuse(raw, self._keyword_vectors, entries, self.settings.fusion)
             sids[new], residuals = self.codebooks.encode_with_residuals(vectors[new])
             if self.settings.quantiser.collision_aware:
                 sids[new] = assign_last_codes(self.codebooks, sids[new], residuals, self._sids).sids
@@ -234,7 +244,8 @@ class KhqeLearner(TokenizerLearner):
     # ---- files
 
     def save(self, folder: Path) -> None:
-        """Write ``meta.json, pool.json, encoder.safetensors, codebooks.safetensors, items.safetensors, …``."""
+        """Write
+        ``meta.json, pool.json, encoder.safetensors, codebooks.safetensors, items.safetensors, …``."""
         assert self._encoder is not None, "fit or load comes first"
         folder.mkdir(parents=True, exist_ok=True)
         base = 0 if self._encoder.heads is None else self._encoder.dim - self._ngram_dim

@@ -1,7 +1,7 @@
 """The five losses of the aligned embedding. All vectors are L2-normalised, so that a dot product is a cosine.
 
-``L = λ1·L_q2q + λ2·L_i2i + λ3·L_q2i + λ4·L_rank + λ5·L_rel``. The paper names the terms and prints no closed forms;
-these are ours.
+``L = λ1·L_q2q + λ2·L_i2i + λ3·L_q2i + λ4·L_rank + λ5·L_rel``. The paper names the terms and prints no closed
+forms; these are ours.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ def info_nce(left: Tensor, right: Tensor, scale: Tensor | float, same: Tensor | 
     """Symmetric in-batch InfoNCE, for q2q, i2i and q2i.
 
     ``½·(CE(s·left·rightᵀ) + CE(s·right·leftᵀ))``, the partner of row b being row b. ``scale`` is the inverse
-    temperature s. ``same`` bool[B, B] marks pairs that must not count as negatives: rows that stand for the same
-    query or item (the diagonal is always kept). A batch of fewer than two rows has no negatives and gives 0.
+    temperature s. ``same`` bool[B, B] marks pairs that must not count as negatives: rows that stand for the
+    same query or item (the diagonal is always kept). A batch of fewer than two rows has no negatives and
+    gives 0.
     """
     if len(left) < 2:
         return left.sum() * 0.0
@@ -31,8 +32,8 @@ def info_nce(left: Tensor, right: Tensor, scale: Tensor | float, same: Tensor | 
 def rank_loss(query: Tensor, better: Tensor, worse: Tensor, steps: Tensor, margin: float) -> Tensor:
     """Margin over impression < click < order: ``mean relu(margin·steps − (q·better − q·worse))``.
 
-    ``steps`` f32[B] is how many steps the two items are apart: 1 for click over impression or order over click, 2
-    for order over impression.
+    ``steps`` f32[B] is how many steps the two items are apart: 1 for click over impression or order over
+    click, 2 for order over impression.
     """
     if not len(query):
         return query.sum() * 0.0
@@ -41,7 +42,8 @@ def rank_loss(query: Tensor, better: Tensor, worse: Tensor, steps: Tensor, margi
 
 
 def relevance_loss(query: Tensor, item: Tensor, grade: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
-    """Regression to judged relevance in [0, 1]: ``mean (σ(slope·q·x + shift) − grade)²``; slope and shift are learnt."""
+    """Regression to judged relevance in [0, 1]: ``mean (σ(slope·q·x + shift) − grade)²``; slope and shift are
+    learnt."""
     if not len(query):
         return query.sum() * 0.0
     return F.mse_loss(torch.sigmoid(slope * (query * item).sum(1) + shift), grade)

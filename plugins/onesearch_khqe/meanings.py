@@ -16,8 +16,8 @@ def meanings_of(
 ) -> list[list[str]]:
     """For every level and code up to three keywords, most typical first, joined by commas.
 
-    A keyword's weight for a code is ``n·log(n·N / (n_code·n_keyword))``: how often they meet, times by how much more
-    often than by chance. A keyword must meet the code twice, unless the code has a single item.
+    A keyword's weight for a code is ``n·log(n·N / (n_code·n_keyword))``: how often they meet, times by how
+    much more often than by chance. A keyword must meet the code twice, unless the code has a single item.
     """
     counts = np.fromiter((len(row) for row in entries), np.int64, len(entries))
     flat = np.fromiter((entry for row in entries for entry in row), np.int64, int(counts.sum()))

@@ -21,7 +21,8 @@ def distinct_share(sids: np.ndarray) -> float:
 
 
 def codebook_use(sids: np.ndarray, levels: Sequence[int]) -> dict[str, float]:
-    """CUR: different prefixes in use per possible one: level 1; levels 1 and 2; the three residual levels (``total``).
+    """CUR: different prefixes in use per possible one: level 1; levels 1 and 2; the three residual levels
+    (``total``).
 
     With fewer than three levels the entries that there are.
     """

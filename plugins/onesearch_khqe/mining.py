@@ -36,8 +36,8 @@ def mine_pool(
     """Mine the pool.
 
     Args:
-        item_keywords: per item its ``(text, attribute type)``: structured attributes, or what a model found. Each
-            joins the pool with the page views of the item's positive pairs, none included.
+        item_keywords: per item its ``(text, attribute type)``: structured attributes, or what a model found.
+            Each joins the pool with the page views of the item's positive pairs, none included.
         titles: item titles, in item-number order.
         pairs: columns of ``query_item_pairs``, without held-out queries.
         config: what to mine, thresholds and sizes.
@@ -62,8 +62,8 @@ def mine_pool(
 def mine_phrases(titles: Sequence[str], seen: pl.DataFrame, min_views: int) -> list[tuple[str, str, int]]:
     """Words and phrases that a query shares with the title of an item it led to.
 
-    A phrase of several words must be seen at least a tenth as often as its rarest word, so that chance neighbours
-    stay out. Returns ``(text, guessed attribute type, page views)``.
+    A phrase of several words must be seen at least a tenth as often as its rarest word, so that chance
+    neighbours stay out. Returns ``(text, guessed attribute type, page views)``.
     """
     views: Counter[str] = Counter()
     at_end: Counter[str] = Counter()
@@ -105,7 +105,8 @@ def mine_phrases(titles: Sequence[str], seen: pl.DataFrame, min_views: int) -> l
 
 
 def phrases(text: str) -> list[str]:
-    """Candidate keywords of a normalised text: one to three neighbouring words, CJK substrings of 2 to 6 characters.
+    """Candidate keywords of a normalised text: one to three neighbouring words, CJK substrings of 2 to 6
+    characters.
 
     A phrase neither starts nor ends with a stop word, and a single digit alone is none.
     """
@@ -122,7 +123,8 @@ def phrases(text: str) -> list[str]:
         for size in range(1, MAX_WORDS + 1):
             run = words[at : at + size]
             phrase = " ".join(run)
-            # The words must stand side by side in the text itself, or the automaton could never find them again.
+            # The words must stand side by side in the text itself, or the automaton could never find them
+            # again.
             if len(run) < size or is_cjk(run[-1]) or phrase not in text:
                 break
             if run[-1] not in STOP_WORDS and len(phrase) > 1:

@@ -27,7 +27,8 @@ from onesearch_khqe.words import normalise
 
 KEYWORD_LIMIT = 64
 PROMPT = (
-    "You read one item of a shop. Name the keywords that shoppers would search it by, each with its attribute type. "
+    "You read one item of a shop. Name the keywords that shoppers would search it by, each with its "
+    "attribute type. "
     f"Types: {', '.join(ATTRIBUTES)}. Use words of the item's own language. Answer with JSON only: "
     '{"keywords": [{"text": "...", "attribute": "..."}]}'
 )
@@ -43,7 +44,8 @@ class MultimodalExtractor(KeywordExtractor):
     def read_items(
         self, items: pl.DataFrame, texts: Sequence[str], views: Sequence[int], work: Path, progress: Progress
     ) -> list[list[tuple[str, str]]]:
-        """Per item ``(text, attribute type)``. Raises OneSearchError when the endpoint cannot be reached or refuses."""
+        """Per item ``(text, attribute type)``. Raises OneSearchError when the endpoint cannot be reached or
+        refuses."""
         settings = self.config.multimodal
         found = structured_keywords(items)
         images = items["image_uri"].to_list() if "image_uri" in items.columns else [None] * len(items)
@@ -173,7 +175,8 @@ class ChatClient:
 
 
 def image_part(uri: str | None, limit: int) -> dict[str, Any] | None:
-    """The image's part of a message: web addresses as they are, local files inline; None when there is nothing to send."""
+    """The image's part of a message: web addresses as they are, local files inline; None when there is
+    nothing to send."""
     if not uri or not limit:
         return None
     if uri.startswith(("http://", "https://", "data:")):

@@ -17,8 +17,8 @@ _CACHE_LIMIT = 200_000
 class NgramHasher:
     """Hashes a text's n-grams into buckets with CRC-32.
 
-    A word gives itself, its character 3- to 5-grams with ``<`` and ``>`` as its ends, and a pair with the word after
-    it; a run of CJK characters gives its character 1- to 3-grams. Repeats stay.
+    A word gives itself, its character 3- to 5-grams with ``<`` and ``>`` as its ends, and a pair with the
+    word after it; a run of CJK characters gives its character 1- to 3-grams. Repeats stay.
     """
 
     def __init__(self, buckets: int) -> None:

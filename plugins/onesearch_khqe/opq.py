@@ -18,8 +18,8 @@ def fit_opq(
 
     Starts from the eigenvectors of the residuals, dealt out so that each sub-space gets an equal product of
     eigenvalues, then alternates one k-means step in each sub-space with the orthogonal Procrustes solution
-    ``R = U·Vᵀ, U·S·Vᵀ = svd(Xᵀ·Ŷ)``. The points are never rotated: they are compared with the centroids rotated
-    back, and ``Xᵀ·Ŷ`` comes from the sums of each code's points.
+    ``R = U·Vᵀ, U·S·Vᵀ = svd(Xᵀ·Ŷ)``. The points are never rotated: they are compared with the centroids
+    rotated back, and ``Xᵀ·Ŷ`` comes from the sums of each code's points.
 
     Returns:
         rotation f32[D, D], a point's code being that of ``x @ rotation``, and per sub-space f32[K, D / M].
@@ -75,7 +75,8 @@ def _sums(points: Tensor, ids: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _balanced_axes(residuals: Tensor, parts: int) -> Tensor:
-    """Eigenvectors f32[D, D], each dealt to the sub-space with the smallest product so far that still has room."""
+    """Eigenvectors f32[D, D], each dealt to the sub-space with the smallest product so far that still has
+    room."""
     values, vectors = torch.linalg.eigh(residuals.T @ residuals / len(residuals))
     room = residuals.shape[1] // parts
     logs = [0.0] * parts

@@ -21,13 +21,14 @@ class RowAdam:
         self.steps = 0
 
     @torch.no_grad()
-    def step(self, rows: Tensor, gradient: Tensor) -> None:
-        """Update ``table[rows]``; ``rows`` i64[U] are different, ``gradient`` f32[U, …] is theirs."""
+    def step(self, rows: Tensor, gradient: Tensor, scale: float = 1.0) -> None:
+        """Update ``table[rows]`` at ``scale`` times the rate; ``rows`` i64[U] differ, ``gradient`` f32[U, …]
+        is theirs."""
         self.steps += 1
         one, two = self.betas
         first = self.first[rows].lerp_(gradient, 1 - one)
         second = self.second[rows].mul_(two).addcmul_(gradient, gradient, value=1 - two)
         self.first[rows] = first
         self.second[rows] = second
-        rate = self.rate * (1 - two**self.steps) ** 0.5 / (1 - one**self.steps)
+        rate = scale * self.rate * (1 - two**self.steps) ** 0.5 / (1 - one**self.steps)
         self.table[rows] -= rate * first / second.sqrt().add_(1e-8)

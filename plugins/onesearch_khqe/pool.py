@@ -35,8 +35,8 @@ class KeywordPool:
     ) -> KeywordPool:
         """Rank ``(text, attribute type, page views)`` within each type; ties by text.
 
-        The core of a type is the shortest head with ``core_share`` of the type's page views; a keyword that nobody
-        viewed is never core.
+        The core of a type is the shortest head with ``core_share`` of the type's page views; a keyword that
+        nobody viewed is never core.
         """
         by_type: dict[int, list[tuple[int, str]]] = {}
         for text, attribute, count in views:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from onesearch.errors import ConfigError
 from onesearch.progress import Progress, SilentProgress
 
 from onesearch_khqe import faiss_engine
-from onesearch_khqe.balanced import balanced_kmeans
+from onesearch_khqe.balanced import balanced_assignment, balanced_kmeans
 from onesearch_khqe.codebooks import Codebooks, code_sizes, opq_sizes
 from onesearch_khqe.config import QuantiserConfig
 from onesearch_khqe.kmeans import fit_kmeans, nearest
@@ -26,8 +27,8 @@ def fit_codebooks(
 ) -> Codebooks:
     """Fit residual layers and OPQ on vectors f32[N, D].
 
-    ``items`` is the size of the catalogue that the sizes follow where the config leaves them open (the vectors may
-    hold queries too). A codebook is never larger than the number of vectors.
+    ``items`` is the size of the catalogue that the sizes follow where the config leaves them open (the
+    vectors may hold queries too). A codebook is never larger than the number of vectors.
     """
     count = len(vectors) if items is None else items
     if not len(vectors):
@@ -66,6 +67,28 @@ def fit_codebooks(
             books = tuple(book.cpu().numpy() for book in found)
             task.advance()
     return Codebooks(tuple(layers), rotation, books)
+
+
+def encode_catalogue(
+    codebooks: Codebooks, vectors: np.ndarray, config: QuantiserConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """SIDs i32[N, L] of a catalogue and residuals f32[N, D] before OPQ: nearest codes, the last residual
+    layer balanced when the config says so (jointly for these items; queries and later items take the nearest
+    code)."""
+    if not config.balanced:
+        return codebooks.encode_with_residuals(vectors)
+    *first, last = codebooks.layers
+    before = Codebooks(tuple(first), codebooks.rotation)
+    sids, rest = (
+        before.encode_with_residuals(vectors) if first else (np.zeros((len(vectors), 0), np.int32), vectors)
+    )
+    capacity = math.ceil(config.balance_slack * len(vectors) / len(last))
+    ids = balanced_assignment(torch.from_numpy(rest), torch.from_numpy(last), capacity).numpy()
+    rest = rest - last[ids]
+    columns = [sids, ids.astype(np.int32)[:, None]]
+    if codebooks.parts:
+        columns += [table.argmin(1).astype(np.int32)[:, None] for table in codebooks.part_distances(rest)]
+    return np.concatenate(columns, axis=1), rest
 
 
 def use_gpu(config: QuantiserConfig) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,16 +47,13 @@ def figures_of(
     vectors: np.ndarray,
     plain: np.ndarray,
     assigned: Assigned,
-    entries: Sequence[Sequence[int]],
-    held_out: pl.DataFrame,
-    aligned: dict[str, Any],
 ) -> dict[str, Any]:
     """All figures of a fit, JSON-able.
 
-    ``dense`` and ``sid`` are recall and reciprocal rank on held-out queries over the whole catalogue: items ranked
-    by the query's e° with the item's e°, or with the vector that the item's SID stands for.
+    ``dense`` and ``sid`` are recall and reciprocal rank on held-out queries over the whole catalogue: items
+    ranked by the query's e° with the item's e°, or with the vector that the item's SID stands for.
     """
-    books = learner.codebooks
+    books, held_out, entries = learner.codebooks, learner.held_out, learner.item_entries
     levels = books.levels
     pool = learner.pool
     by_type = Counter(pool.types.tolist())
@@ -90,7 +86,7 @@ def figures_of(
             "moved": assigned.moved,
             "distortion_cost": assigned.cost,
         },
-        "alignment": aligned,
+        "alignment": learner.aligned,
         **_retrieval(learner, vectors, sids, held_out),
     }
 
@@ -124,6 +120,7 @@ def report_text(figures: dict[str, Any]) -> str:
     """The report for people."""
     words = figures["keywords"]
     coverage = words["coverage_queries"]
+    types = ", ".join(f"{name} {count:,}" for name, count in words["by_attribute"].items())
     lines = [
         f"KHQE on {figures['items']:,} items: {figures['encoder']} encoder, {figures['dim']} dimensions",
         f"SID levels           {' · '.join(str(size) for size in figures['levels'])}",
@@ -131,7 +128,7 @@ def report_text(figures: dict[str, Any]) -> str:
         f"Keyword pool         {words['pool']:,} keywords, {words['core']:,} of them core",
         f"  cover              {words['coverage_items']:.1%} of the items ({words['per_item']:.1f} each)"
         + (f", {coverage:.1%} of held-out queries" if coverage is not None else ""),
-        f"  by attribute       {', '.join(f'{name} {count:,}' for name, count in words['by_attribute'].items()) or 'none'}",
+        f"  by attribute       {types or 'none'}",
         "",
         "Codebook use (CUR)   " + "   ".join(f"{name} {share:.3%}" for name, share in figures["cur"].items()),
         "Distortion by level  " + "  ".join(f"{value:.4f}" for value in figures["level_distortion"]),

@@ -1,4 +1,5 @@
-"""What the aligned embedding learns from: logged pairs in steps impression < click < order, judgements, pseudo-queries."""
+"""What the aligned embedding learns from: logged pairs in steps impression < click < order, judgements,
+pseudo-queries."""
 
 from __future__ import annotations
 
@@ -21,8 +22,10 @@ class Batch:
     Attributes:
         query, item: a query and a positive item of it.
         other_query: another query that led to ``item``. other_item: another positive item of ``query``.
-        worse: an item of ``query`` that is fewer steps up impression < click < order. steps: f32, by how many.
-        grade, worse_grade: f32, judged relevance of ``item`` and ``worse`` for ``query``; nan where not judged.
+        worse: an item of ``query`` that is fewer steps up impression < click < order. steps: f32, by how
+            many.
+        grade, worse_grade: f32, judged relevance of ``item`` and ``worse`` for ``query``; nan where not
+            judged.
     """
 
     query: np.ndarray
@@ -38,7 +41,8 @@ class Batch:
 class Pairs:
     """Query–item pairs in a form that batches are drawn from quickly.
 
-    A pair's step is 3 with an order, 2 with a click, else 1. Where nothing was logged for a pair the judgement
+    A pair's step is 3 with an order, 2 with a click, else 1. Where nothing was logged for a pair the
+    judgement
     stands in: relevant counts as clicked, less relevant as only shown.
     """
 
@@ -54,7 +58,8 @@ class Pairs:
         self.grade = frame["grade"].fill_null(float("nan")).to_numpy().astype(np.float32)[order]
         self.weight = frame["weight"].to_numpy().astype(np.float64)[order]
         self.positive = np.flatnonzero(positive[order])
-        # Pairs stand by query and step: those of fewer steps are the rows from the query's first to `_not_lower`.
+        # Pairs stand by query and step: those of fewer steps are the rows from the query's first to
+        # `_not_lower`.
         self._first = np.searchsorted(self.query, self.query)
         key = self.query * 8 + self.level
         self._not_lower = np.searchsorted(key, key)
@@ -69,8 +74,8 @@ class Pairs:
         return len(self.query)
 
     def epoch(self, batch: int, max_steps: int, rng: np.random.Generator) -> list[np.ndarray]:
-        """Positive pairs of one pass, batch by batch: all of them in random order, or, when there are more than the
-        steps allow, a draw in proportion to the root of their weight."""
+        """Positive pairs of one pass, batch by batch: all of them in random order, or, when there are more
+        than the steps allow, a draw in proportion to the root of their weight."""
         if not len(self.positive):
             return []
         if len(self.positive) > batch * max_steps:
@@ -119,8 +124,8 @@ def pseudo_queries(
 ) -> tuple[list[str], np.ndarray]:
     """Queries cut from titles: one to four words, half of them side by side, the others picked in order.
 
-    Of a title without spaces a run of 2 to 6 characters stands for two of its words. Returns texts and the item of
-    each, i64; titles without a word give none.
+    Of a title without spaces a run of 2 to 6 characters stands for two of its words. Returns texts and the
+    item of each, i64; titles without a word give none.
     """
     if not len(titles) or not count:
         return [], np.zeros(0, np.int64)

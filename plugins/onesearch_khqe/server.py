@@ -39,7 +39,8 @@ class KhqeServer(TokenizerServer):
         self._keyword_vectors = map_array(folder / "keywords.safetensors", "vectors")
         if len(self._keyword_vectors) != len(self.pool):
             raise ArtifactError(
-                f"{folder / 'keywords.safetensors'}: {len(self._keyword_vectors)} vectors for {len(self.pool)} keywords"
+                f"{folder / 'keywords.safetensors'}: {len(self._keyword_vectors)} vectors "
+                f"for {len(self.pool)} keywords"
             )
         self._selection = KeywordSelection(self.pool, config.keywords.per_text)
         self.extractor = make_extractor(config)
@@ -73,7 +74,8 @@ class KhqeServer(TokenizerServer):
         return self.codebooks.encode(vectors)
 
     def describe(self, sid: Sequence[int]) -> list[str]:
-        """The keywords typical of the items that carry each code, one string a level; empty where there are none."""
+        """The keywords typical of the items that carry each code, one string a level; empty where there are
+        none."""
         return [
             self._meanings[level][code] if 0 <= code < len(self._meanings[level]) else ""
             for level, code in enumerate(sid)

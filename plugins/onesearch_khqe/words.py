@@ -1,4 +1,5 @@
-"""Texts → normalised text and its words. Spaced scripts have words; runs of Chinese or Japanese have characters."""
+"""Texts → normalised text and its words. Spaced scripts have words; runs of Chinese or Japanese have
+characters."""
 
 from __future__ import annotations
 
@@ -12,51 +13,16 @@ _SPACE = re.compile(r"[\s\x00-\x1f\x7f]+")
 TEXT_LIMIT = 2_000
 """Characters of a text that are looked at: no title is longer, and a 100 kB query must not cost more."""
 
-STOP_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "but",
-        "by",
-        "for",
-        "from",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "no",
-        "not",
-        "of",
-        "on",
-        "or",
-        "per",
-        "such",
-        "that",
-        "the",
-        "their",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "to",
-        "was",
-        "will",
-        "with",
-        "w",
-        "x",
-    ]
+_STOP = (
+    "a an and are as at be but by for from if in into is it no not of on or per such that the their then "
+    "there these they this to was will with w x"
 )
+STOP_WORDS = frozenset(_STOP.split())
 
 
 def normalise(text: str) -> str:
-    """NFKC, lower case, control characters and runs of space → one space; at most :data:`TEXT_LIMIT` characters."""
+    """NFKC, lower case, control characters and runs of space → one space; at most :data:`TEXT_LIMIT`
+    characters."""
     cut = text[:TEXT_LIMIT]
     if not cut.isascii():
         cut = unicodedata.normalize("NFKC", cut)[:TEXT_LIMIT]

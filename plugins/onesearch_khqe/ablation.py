@@ -1,0 +1,195 @@
+"""``onesearch bench ablation``, part khqe: the paper's tables 2 and 3, and what each of the five losses is
+worth."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from onesearch.data.store import Store
+from onesearch.errors import UsageError
+from onesearch.progress import Progress, SilentProgress
+from onesearch.training.pairs import query_item_pairs
+
+from onesearch_khqe.collisions import assign_last_codes
+from onesearch_khqe.config import KhqeConfig, LossWeights
+from onesearch_khqe.fusion import normalised
+from onesearch_khqe.learner import KhqeLearner
+from onesearch_khqe.measures import codebook_use, independent_rate, positive_ranks, spread
+from onesearch_khqe.quantiser import encode_catalogue, fit_codebooks
+from onesearch_khqe.samples import split_pairs
+
+LOSSES = ("q2q", "i2i", "q2i", "rank", "relevance")
+QUERIES = 2_000
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Held-out queries and the item numbers that are right for each."""
+
+    queries: list[str]
+    positives: list[np.ndarray]
+
+    def per_query(self, queries: np.ndarray, items: np.ndarray) -> dict[str, np.ndarray]:
+        """``R@10``, ``HR@10`` and reciprocal rank of each query, f64[Q]."""
+        ranks = positive_ranks(queries, items, self.positives)
+        first = np.array([row.min() for row in ranks])
+        return {
+            "R@10": np.array([(row < 10).mean() for row in ranks]),
+            "HR@10": (first < 10).astype(np.float64),
+            "MRR@10": np.where(first < 10, 1.0 / (first + 1), 0.0),
+        }
+
+
+def run(
+    store: Path,
+    config: KhqeConfig | None = None,
+    passes: int = 3,
+    losses: bool = True,
+    tables: bool = True,
+    work: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure on a store's held-out queries.
+
+    Args:
+        store: the store.
+        config: settings to start from; its fusion is used for "+ keywords" (0 there becomes the paper's ½).
+        passes: passes of every alignment.
+        losses: leave each loss out in turn. tables: the rows of tables 2 and 3.
+        work: folder for what is encoded; a temporary one without it.
+
+    Returns:
+        ``rows``: {``part``: khqe, ``what``, ``without``, ``set``, ``HR@10``, ``R@10``, ``MRR@10``, ``change``
+        of R@10 against the row's reference, ``low``, ``high`` (95 %, paired bootstrap over queries),
+        ``against``}; rows of the tables also ``icr``, ``cur``. The figures of the tables are those of SIDs
+        (items ranked by what their SID stands for), those of the losses are of the embedding itself, without
+        keywords.
+    """
+    progress = progress or SilentProgress()
+    config = config or KhqeConfig()
+    settings = config.alignment.model_copy(update={"epochs": passes, "patience": passes})
+    config = config.model_copy(update={"alignment": settings})
+    with ExitStack() as stack:
+        folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        study = _Study(Store.open(store), config, folder, progress)
+        rows = _loss_rows(study, passes > 0 and losses)
+        if tables:
+            rows += _table_rows(study)
+    return {"rows": rows}
+
+
+class _Study:
+    """One store, its split and its keyword pool; encoders are aligned as asked."""
+
+    def __init__(self, store: Store, config: KhqeConfig, folder: Path, progress: Progress) -> None:
+        self.config = config
+        self.folder = folder
+        self.progress = progress
+        self.set = store.source
+        self.store = store
+        _, held_out = split_pairs(query_item_pairs(store, config.relevant_grade), config.held_out)
+        rows = held_out.filter(pl.col("weight") > 0).group_by("query", maintain_order=True).agg("item")
+        rows = rows.head(QUERIES)
+        if len(rows) < 2:
+            raise UsageError(
+                f"{store.path}: an ablation needs held-out queries with relevant or clicked items"
+            )
+        self.truth = Truth(rows["query"].to_list(), [np.array(row) for row in rows["item"].to_list()])
+        self.learners: dict[str, KhqeLearner] = {}
+
+    def aligned(self, without: str = "") -> KhqeLearner:
+        """A learner up to its item vectors, its loss ``without`` weighing 0."""
+        if without not in self.learners:
+            weights = self.config.alignment.weights
+            if without:
+                weights = LossWeights(**{**weights.model_dump(), without: 0.0})
+            settings = self.config.alignment.model_copy(update={"weights": weights})
+            learner = KhqeLearner(self.config.model_copy(update={"alignment": settings, "fusion": 0.0}))
+            learner.fit_vectors(self.store, self.folder, self.progress)
+            self.learners[without] = learner
+        return self.learners[without]
+
+    def row(
+        self,
+        what: str,
+        without: str,
+        figures: dict[str, np.ndarray],
+        against: dict[str, np.ndarray] | None,
+        by: str,
+    ) -> dict[str, Any]:
+        """One row, its change taken against the figures of the row named ``by``."""
+        change = figures["R@10"] - (figures if against is None else against)["R@10"]
+        low, high = spread(change)
+        means = {name: round(float(values.mean()), 5) for name, values in figures.items()}
+        return {
+            "part": "khqe",
+            "what": what,
+            "without": without,
+            "set": self.set,
+            **means,
+            "change": round(float(change.mean()), 5),
+            "low": round(low, 5),
+            "high": round(high, 5),
+            "against": by,
+            "queries": len(change),
+        }
+
+
+def _loss_rows(study: _Study, leave_out: bool) -> list[dict[str, Any]]:
+    full = study.aligned()
+    reference = study.truth.per_query(full.embed(study.truth.queries), full.item_vectors())
+    rows = [study.row("embedding, all five losses", "", reference, None, "")]
+    for name in LOSSES if leave_out else ():
+        learner = study.aligned(name)
+        figures = study.truth.per_query(learner.embed(study.truth.queries), learner.item_vectors())
+        rows.append(study.row(f"embedding without {name}", name, figures, reference, rows[0]["what"]))
+        del study.learners[name]
+    return rows
+
+
+def _table_rows(study: _Study) -> list[dict[str, Any]]:
+    learner = study.aligned()
+    quantiser = study.config.quantiser
+    share = study.config.fusion or 0.5
+    rows: list[dict[str, Any]] = []
+    by_name: dict[str, dict[str, np.ndarray]] = {}
+    for name, fusion, balanced in (
+        ("base", 0.0, False),
+        ("+ keywords", share, False),
+        ("+ balanced", share, True),
+    ):
+        items, queries = learner.fused_vectors(fusion), learner.fused_queries(study.truth.queries, fusion)
+        config = quantiser.model_copy(update={"balanced": balanced})
+        books = fit_codebooks(items, config, study.config.seed, progress=study.progress)
+        sids, residuals = encode_catalogue(books, items, config)
+        depth = len(books.layers)
+        variants = [(f"RQ alone: {name}", sids[:, :depth], depth)]
+        if books.parts:
+            variants += [
+                (f"RQ + OPQ: {name}", sids, len(books.levels)),
+                (
+                    f"RQ + OPQ, collision-aware: {name}",
+                    assign_last_codes(books, sids, residuals).sids,
+                    len(books.levels),
+                ),
+            ]
+        for what, codes, levels in variants:
+            figures = study.truth.per_query(normalised(queries), books.decode(codes, levels))
+            by_name[what] = figures
+            # Table 2 is read down (base, + keywords, + balanced), table 3 across (RQ alone, + OPQ).
+            by = f"RQ alone: {name}" if not what.startswith("RQ alone") else "RQ alone: base"
+            lacking = [
+                word for word, lacks in (("keywords", not fusion), ("balanced", not balanced)) if lacks
+            ]
+            lacking += ["opq"] if levels == depth else []
+            row = study.row(what, ", ".join(lacking), figures, by_name[by], by)
+            row["icr"] = round(independent_rate(codes), 5)
+            row["cur"] = codebook_use(codes, books.levels[:levels])
+            rows.append(row)
+    return rows
