@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -74,8 +75,11 @@ def train(
 def _termination_interrupts() -> Iterator[None]:
     """Let SIGTERM interrupt as Ctrl-C does, so that a stopped job says how to go on."""
 
-    def interrupt(number: int, frame: object) -> None:
-        signal.raise_signal(signal.SIGINT)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        on_interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(on_interrupt):
+            raise KeyboardInterrupt
+        on_interrupt(number, frame)
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:

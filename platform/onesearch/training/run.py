@@ -38,6 +38,8 @@ from onesearch.releases.release import (
     serving_context,
     write_release,
 )
+from onesearch.serving.fallback import FOLDER as FALLBACK
+from onesearch.serving.fallback import write_most_clicked
 from onesearch.training import sft
 from onesearch.training.candidates import load_lists, make_lists
 from onesearch.training.corpus import Corpus
@@ -362,11 +364,13 @@ class _Training:
         ]
         reports = self._bundle / "reports"
         reports.mkdir()
-        (reports / "training.json").write_text(json.dumps(stages, indent=1, ensure_ascii=False))
+        text = json.dumps(stages, indent=1, ensure_ascii=False)
+        (reports / "training.json").write_text(text, encoding="utf-8")
         for role in ROLES:
             made = self._outs[role] / "reports"
             if made.is_dir():
                 (reports / role).symlink_to(made.resolve())
+        write_most_clicked(self._pairs, self._bundle / FALLBACK)
         record = StageRecord(inputs=self._inputs["release"], seconds=0.0, figures={"stages": stages})
         _, draft = self.ledger.begin("release", record.inputs)
         draft.rmdir()
@@ -395,13 +399,13 @@ class _Training:
                 shutil.rmtree(self.ledger.folder(stage, inputs), ignore_errors=True)
 
     def _keep(self, learner: Learner, checkpoints: Path, out: Path) -> None:
-        """Save and export a learner, and keep the reports it wrote."""
+        """Save and export a learner, and keep the report it wrote to ``report/`` in its work folder."""
         learner.save(out / "learner")
         learner.export(out / "served")
         for part in ("learner", "served"):
             (out / part).mkdir(exist_ok=True)
-        if (checkpoints / "reports").is_dir():
-            shutil.copytree(checkpoints / "reports", out / "reports")
+        if (checkpoints / "report").is_dir():
+            shutil.copytree(checkpoints / "report", out / "reports")
 
 
 def brief(figures: dict[str, Any], limit: int = 6) -> str:

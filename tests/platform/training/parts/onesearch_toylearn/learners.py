@@ -54,7 +54,7 @@ class TokenizerLearner(_Keeps, TokenizerLearner):  # type: ignore[no-redef,misc]
 
     def fit(self, store: Store, work: Path, progress: Progress) -> dict[str, Any]:
         self.state = {"fitted": len(store.items())}
-        reports = work / "reports"
+        reports = work / "report"
         reports.mkdir(parents=True, exist_ok=True)
         (reports / "report.txt").write_text("all is well\n")
         return {"icr": np.float32(0.5)}
