@@ -1,0 +1,221 @@
+"""Decoding beside its peers, in one run: ``onesearch bench decode``.
+
+Networks have random weights: what is timed does not depend on what was learnt. The peers get networks of the
+same sizes over the same vocabulary. Every round asks each engine once, so that a machine that drifts drifts
+for all.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from onesearch.compiling.runtime import Runtime
+from onesearch.contracts import Prompt, SearchResult
+from onesearch.index import CatalogueIndex, LiveTree
+from onesearch.progress import Progress, SilentProgress
+
+from onesearch_seq2seq.bench_peers import PEERS
+from onesearch_seq2seq.config import Seq2SeqConfig
+from onesearch_seq2seq.exporting import export
+from onesearch_seq2seq.graphs import Precision
+from onesearch_seq2seq.model import LowRank, Seq2Seq, Shape
+from onesearch_seq2seq.server import Seq2SeqServer
+
+LEVELS, TEXT, DIMENSION, TOKENS = (4096, 1024, 512, 256, 256), 16_000, 384, 16
+# How far each level's codes crowd together; gives the node counts of Home Depot's tree.
+_SKEW = (1.6, 1.9, 3.0, 6.0, 6.0)
+_SLOW_ROUNDS = 3  # of the peers that take half a second and more
+
+
+@dataclass(frozen=True)
+class Question:
+    """One query: ids i32[1, T] and e_q° f32[1, D]."""
+
+    ids: np.ndarray
+    vector: np.ndarray
+
+
+Engine = Callable[[Question, int], np.ndarray]
+"""``engine(question, beams)`` → the SIDs found, i32[K, L]."""
+
+
+def run(
+    sizes: Sequence[str] = ("small",),
+    beams: Sequence[int] = (128, 512),
+    items: int = 54_667,
+    repeats: int = 20,
+    threads: int = 2,
+    peers: bool = True,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Time one query at a time on a synthetic catalogue.
+
+    Returns:
+        ``rows``: engine, size, beams, items, constrained, p50_ms, p99_ms, illegal (share of the SIDs found
+        that no item has), certified (share of the queries whose top 10 is proven exact; None where an engine
+        cannot tell).
+        ``matmul_ms``: a product of 512 × 512 by 512 × 2048 in float32 in the same runtime, to compare
+        machines by.
+    """
+    progress = progress or SilentProgress()
+    torch.set_num_threads(threads)
+    live = synthetic_tree(items)
+    random = np.random.default_rng(7)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder, progress.task("decoding", len(sizes) * len(beams)) as task:
+        for size in sizes:
+            engines, certificates = _own_engines(size, live, threads, Path(folder))
+            if peers:
+                for make in PEERS:
+                    engines.update(make(size, live.tree, TEXT, threads, Path(folder)))
+            for width in beams:
+                rows += _time(engines, certificates, size, width, live, repeats, random)
+                task.advance(1, f"{size}, {width} beams")
+    return {"rows": rows, "matmul_ms": _matmul_ms(threads), "threads": threads}
+
+
+def synthetic_tree(items: int, seed: int = 0) -> LiveTree:
+    """A catalogue as residual codes make one: skewed first codes, thin below, most prefixes of 3 codes
+    unique."""
+    import polars as pl
+
+    random = np.random.default_rng(seed)
+    draws = random.random((items, len(LEVELS))) ** _SKEW
+    sids = np.zeros((items, len(LEVELS)), np.int64)
+    sids[:, 0] = draws[:, 0] * LEVELS[0]
+    prefix = sids[:, 0].copy()
+    for level, size in enumerate(LEVELS[1:], start=1):
+        # Below every prefix a few codes of its own hold most of the items.
+        rank = (size ** draws[:, level]).astype(np.int64) - 1
+        prefix = (prefix * 7919 + 13) % 1_000_003
+        sids[:, level] = (prefix + rank) % size
+        prefix = prefix * size + sids[:, level]
+    vectors = np.zeros((items, DIMENSION), np.float32)
+    for level, size in enumerate(LEVELS):
+        centroids = random.normal(size=(size, DIMENSION)).astype(np.float32)
+        vectors += centroids[sids[:, level]] * np.float32(0.7**level)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    names = pl.Series("item_id", np.arange(items)).cast(pl.String)
+    table = pl.DataFrame({"item_id": names, "title": names}).with_columns(
+        category=pl.lit(None, pl.List(pl.String)), brand=pl.lit(""), price=pl.lit(1.0), in_stock=pl.lit(True)
+    )
+    popularity = random.pareto(1.5, items).astype(np.float32) + 1
+    return CatalogueIndex.build(table, sids, vectors, popularity, LEVELS).live
+
+
+def random_network(size: str) -> tuple[Seq2Seq, Seq2SeqConfig]:
+    """A network with heads that are not zero any more, and weights as a trained one has."""
+    torch.manual_seed(0)
+    config = Seq2SeqConfig(size=size)  # type: ignore[arg-type]
+    model = Seq2Seq(Shape(TEXT + sum(LEVELS), TEXT, LEVELS, DIMENSION), config).eval()
+    with torch.no_grad():
+        for head in (*model.heads, *model.steer):
+            (head.up if isinstance(head, LowRank) else head).weight.normal_(std=0.05)
+        model.served.copy_(torch.tensor([1.0, 1.0, 25.0, 0.5, 25.0, 0.5])[:, None].expand(-1, len(LEVELS)))
+    return model, config
+
+
+def _own_engines(
+    size: str, live: LiveTree, threads: int, folder: Path
+) -> tuple[dict[str, Engine], dict[str, list[bool]]]:
+    model, config = random_network(size)
+    sids = live.tree.leaf_sids()
+    certificates: dict[str, list[bool]] = {}
+    engines: dict[str, Engine] = {}
+    precisions: tuple[Precision, ...] = ("int8", "fp32")
+    for precision in precisions:
+        path = folder / f"{size}-{precision}"
+        export(model, config, path, precision)
+        context = SimpleNamespace(
+            vocabulary=SimpleNamespace(levels=LEVELS),
+            runtime=Runtime(threads),
+            index=SimpleNamespace(live=live),
+        )
+        server = Seq2SeqServer.open(path, context, config)  # type: ignore[arg-type]
+        name = f"onesearch-{precision}"
+        certificates[name] = []
+        engines[name] = _own_engine(server, live, sids, model.dims.width, certificates[name])
+    return engines, certificates
+
+
+def _own_engine(
+    server: Seq2SeqServer, live: LiveTree, sids: np.ndarray, width: int, certified: list[bool]
+) -> Engine:
+    def engine(question: Question, beams: int) -> np.ndarray:
+        prompt = Prompt(question.ids, np.ones(question.ids.shape, bool), np.zeros((1, 0, width), np.float32))
+        found: SearchResult = server.search(prompt, question.vector, live, beams)
+        certified.append(bool(found.log_probs[0, min(9, beams - 1)] >= found.dropped[0]))
+        return sids[found.leaves[0][found.leaves[0] >= 0]]
+
+    return engine
+
+
+def _time(
+    engines: dict[str, Engine],
+    certificates: dict[str, list[bool]],
+    size: str,
+    beams: int,
+    live: LiveTree,
+    repeats: int,
+    random: np.random.Generator,
+) -> list[dict[str, Any]]:
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    illegal: dict[str, list[float]] = {name: [] for name in engines}
+    for proofs in certificates.values():
+        proofs.clear()
+    leaf_vectors = live.vectors[-1].astype(np.float32)
+    for number in range(repeats + 2):  # the first two warm up
+        near = leaf_vectors[random.integers(len(leaf_vectors))] + random.normal(size=DIMENSION) * 0.03
+        vector = (near / np.linalg.norm(near)).astype(np.float32)[None]
+        question = Question(random.integers(10, TEXT, (1, TOKENS)).astype(np.int32), vector)
+        for name, engine in engines.items():
+            slow = times[name] and np.median(times[name]) > 0.4
+            if slow and number > _SLOW_ROUNDS + 1:
+                continue
+            began = time.perf_counter()
+            found = engine(question, beams)
+            if number > 1:
+                times[name].append(time.perf_counter() - began)
+                illegal[name].append(float((live.tree.find_leaves(found) < 0).mean()) if len(found) else 0.0)
+    return [
+        {
+            "engine": name,
+            "size": size,
+            "beams": beams,
+            "items": len(live.tree.leaf_items),
+            "constrained": not name.startswith("ctranslate2"),
+            "p50_ms": round(float(np.median(times[name])) * 1000, 2),
+            "p99_ms": round(float(np.percentile(times[name], 99)) * 1000, 2),
+            "illegal": round(float(np.mean(illegal[name])), 4),
+            "certified": round(float(np.mean(certificates[name][2:])), 3) if name in certificates else None,
+            "queries": len(times[name]),
+        }
+        for name in engines
+    ]
+
+
+def _matmul_ms(threads: int) -> float:
+    """Median time of one plain product (0.54 G multiply-adds) in ONNX Runtime."""
+    from onesearch_seq2seq.graphs import Graph
+
+    graph = Graph("matmul")
+    left = graph.input("left", np.float32, [512, 512])
+    graph.output(graph.MatMul(left, np.ones((512, 2048), np.float32)), "product", np.float32, [512, 2048])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "matmul.onnx"
+        graph.save(path)
+        session = Runtime(threads).session(path)
+        times = []
+        for _ in range(20):
+            began = time.perf_counter()
+            session.run({"left": np.ones((512, 512), np.float32)})
+            times.append(time.perf_counter() - began)
+    return round(float(np.median(times)) * 1000, 2)

@@ -1,0 +1,31 @@
+"""The benchmark runs, in small, and gives the rows that are relied upon."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onesearch_seq2seq.bench import LEVELS, run, synthetic_tree
+
+KEYS = {"engine", "size", "beams", "items", "constrained", "p50_ms", "p99_ms", "illegal", "certified"}
+
+
+def test_rows():
+    found = run(sizes=("tiny",), beams=(4, 16), items=300, repeats=2, threads=1, peers=False)
+    assert [(row["engine"], row["beams"]) for row in found["rows"]] == [
+        ("onesearch-int8", 4),
+        ("onesearch-fp32", 4),
+        ("onesearch-int8", 16),
+        ("onesearch-fp32", 16),
+    ]
+    for row in found["rows"]:
+        assert set(row) >= KEYS and row["illegal"] == 0 and row["p99_ms"] >= row["p50_ms"] > 0
+        assert 0 <= row["certified"] <= 1
+    assert found["matmul_ms"] > 0
+
+
+def test_synthetic_tree_is_as_thin_as_a_real_one():
+    live = synthetic_tree(54_667)
+    counts = live.tree.node_counts
+    # Home Depot's tree has 4,096, 37,749, 47,711, 49,854 and 51,202 nodes (plain assignment).
+    assert counts[0] == LEVELS[0] and 30_000 < counts[1] < 48_000 < counts[2] <= counts[4] <= 54_667
+    assert np.diff(live.tree.first_child[1]).max() > 20
