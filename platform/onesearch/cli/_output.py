@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -36,7 +36,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for at, column in enumerate(columns):
         numeric = any(_is_number(row[at]) for row in rows)
-        made.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        justify: Literal["right", "left"] = "right" if numeric else "left"
+        made.add_column(column, justify=justify, overflow="fold", no_wrap=numeric, min_width=len(column))
     for row in rows:
         made.add_row(*(_cell(value) for value in row))
     return made

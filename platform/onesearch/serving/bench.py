@@ -25,12 +25,17 @@ from onesearch.serving.client import Client
 from onesearch.serving.pipeline import Pipeline, SearchRequest
 
 _ROUNDS = 5
+_QUERIES = 200
 _WARM_UP = 20
 _READY_S = 120
 
 
 def run(
-    release: Path, queries: Sequence[str], seconds: float = 20.0, clients: int = 4, beams: int | None = None
+    release: Path,
+    queries: Sequence[str] = (),
+    seconds: float = 20.0,
+    clients: int = 4,
+    beams: int | None = None,
 ) -> dict[str, Any]:
     """Measure, in the serving environment whatever the caller's is.
 
@@ -39,7 +44,7 @@ def run(
 
     Args:
         release: a release's folder.
-        queries: what is searched, over and over.
+        queries: what is searched, over and over; none: words of the catalogue's titles.
         seconds: for each of the two parts.
         clients: of the second part.
         beams: None: the release's default.
@@ -50,8 +55,7 @@ def run(
         once),
         ``memory_mb`` (proportional set size of all serving processes), ``ready_s``, ``degraded``, ``beams``.
     """
-    if not queries:
-        raise UsageError("bench serve: there are no queries to search")
+    queries = queries or _title_words(Release.open(release))
     found = environment.find()
     if not environment.is_running(found):
         return _elsewhere(found.python, release, queries, seconds, clients, beams)
@@ -83,6 +87,15 @@ def run(
         "clients": clients,
         "items": ready["items"],
     }
+
+
+def _title_words(release: Release) -> list[str]:
+    """Queries cut from titles spread over the catalogue: their first three words."""
+    titles = release.index.items["title"].to_list()
+    if not titles:
+        raise UsageError(f"bench serve: release '{release.name}' has no items, so there is nothing to search")
+    chosen = np.random.default_rng(0).choice(len(titles), min(_QUERIES, len(titles)), replace=False)
+    return [" ".join(titles[at].split()[:3])[:60] for at in chosen]
 
 
 def memory_mb(pid: int) -> float:
