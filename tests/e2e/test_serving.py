@@ -174,8 +174,8 @@ def test_a_slow_model_meets_deadlines_and_overload(serve: Callable[..., Any], to
     with Client(slow.address) as client:
         assert not client.search("oak desk").degraded
         started = time.monotonic()
-        late = client.search("oak desk", timeout_s=0.2)
-        assert late.degraded and time.monotonic() - started < 0.2
+        late = client.search("oak desk", timeout_s=0.35)
+        assert late.degraded and time.monotonic() - started < 0.35
         assert "oak" in late.hits[0].title and "desk" in late.hits[0].title
         with pytest.raises(GatewayError) as caught:
             client.search("oak desk", timeout_s=0.0005)

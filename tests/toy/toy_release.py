@@ -100,5 +100,5 @@ def write(
     Vocabulary.train(titles, LEVELS, 600).save(source / "vocabulary")
     for role in ROLES:
         (source / role).mkdir(exist_ok=True)
-        (source / role / "toy.json").write_text("{}")
+        (source / role / "toy.json").write_text('{"词": 1}', encoding="utf-8")
     return write_release(releases, name, source, config)

@@ -73,28 +73,38 @@ def _screen(query: str, answer: SearchAnswer) -> list[Any]:
     return [*parts, Text(where, style="dim")]
 
 
-def _hits(hits: tuple[Hit, ...], with_sid: bool) -> Table:
-    made = Table(box=None, header_style="bold", pad_edge=False)
-    made.add_column("#", justify="right", style="dim")
-    made.add_column("title", ratio=5, overflow="ellipsis", no_wrap=True)
-    made.add_column("category", ratio=2, overflow="ellipsis", no_wrap=True, style="cyan")
-    made.add_column("price", justify="right", no_wrap=True)
-    made.add_column("score", justify="right", no_wrap=True, style="green")
-    names = list(hits[0].parts)
-    for name in names:
-        made.add_column(name, justify="right", style="dim", no_wrap=True)
-    if with_sid:
-        made.add_column("SID", style="magenta", overflow="fold")
+def _hits(hits: tuple[Hit, ...], explain: bool) -> Table:
+    """Explained hits have a second line with SID, and all parts of the score; others the two largest."""
+    made = Table(box=None, header_style="bold", pad_edge=False, expand=True)
+    made.add_column("#", justify="right", style="dim", no_wrap=True, min_width=len(str(hits[-1].rank)))
+    made.add_column("title", ratio=4, overflow="ellipsis", no_wrap=not explain)
+    made.add_column("category", ratio=1, overflow="ellipsis", no_wrap=True, style="cyan")
+    made.add_column("price", justify="right", no_wrap=True, min_width=max(len(_price(hit)) for hit in hits))
+    made.add_column("score", justify="right", no_wrap=True, style="green", min_width=6)
+    made.add_column("parts of the score", ratio=3, overflow="ellipsis", no_wrap=not explain, style="dim")
     for hit in hits:
         title = Text(hit.title)
         if not hit.in_stock:
             title.append(" (sold out)", style="dim")
-        price = "–" if hit.price is None else f"{hit.price:,.2f}"
+        if explain:
+            title.append("\n" + format_sid(hit.sid), style="magenta")
         category = Text(hit.category[-1] if hit.category else "–")
-        shares = [f"{hit.parts[name]:.2f}" for name in names]
-        sid = [Text(format_sid(hit.sid))] if with_sid else []
-        made.add_row(str(hit.rank), title, category, price, f"{hit.score:.2f}", *shares, *sid)
+        parts = Text(_parts(hit, None if explain else 2))
+        made.add_row(str(hit.rank), title, category, _price(hit), f"{hit.score:.2f}", parts)
+        if explain:
+            made.add_section()
     return made
+
+
+def _price(hit: Hit) -> str:
+    return "–" if hit.price is None else f"{hit.price:,.2f}"
+
+
+def _parts(hit: Hit, limit: int | None) -> str:
+    largest = sorted(hit.parts.items(), key=lambda part: -abs(part[1]))[:limit]
+    return "  ".join(
+        f"{name.replace('_', ' ')} {value:+.2f}" for name, value in largest if abs(value) >= 0.005
+    )
 
 
 def _about_query(query: str, told: Explanation) -> Table:

@@ -34,8 +34,9 @@ MODELS = "onesearch.models"
 REQUESTS = logging.getLogger("onesearch.requests")
 _LOG = logging.getLogger("onesearch.gateway")
 
-# Kept back from the deadline to send an answer; with less than the second even the fallback is too late.
-_RESERVE_S = 0.010
+# Share of the time left that is kept back to answer without the models and to send it, within these bounds;
+# with less than the last even that is too late.
+_RESERVE, _RESERVE_MIN_S, _RESERVE_MAX_S = 0.15, 0.010, 0.200
 _TOO_LATE_S = 0.002
 _MAX_MESSAGE = 4 * 1024 * 1024
 _MAX_REQUEST_ID = 128
@@ -162,7 +163,7 @@ class Gateway(pb_grpc.OneSearchServicer):
         async with _Admission(self, context, 1):
             left = await self._time_left(context)
             try:
-                encodings = await self.engine.encode(list(request.texts), left - _RESERVE_S)
+                encodings = await self.engine.encode(list(request.texts), left - _reserve(left))
             except UsageError as error:
                 await _refuse(context, str(error))
             except EngineLateError as error:
@@ -217,9 +218,9 @@ class Gateway(pb_grpc.OneSearchServicer):
         why = ""
         try:
             state = await self.states.of(request.user_id)
-            if left <= _RESERVE_S:
+            if left <= _RESERVE_MIN_S:
                 raise EngineLateError("the deadline is too near to ask the models")
-            answer = await self.engine.search(request, state, left - _RESERVE_S)
+            answer = await self.engine.search(request, state, left - _reserve(left))
         except UsageError as error:
             await _refuse(context, str(error))
         except ServingError as error:
@@ -263,6 +264,10 @@ class _Admission:
 
     async def __aexit__(self, *exc: object) -> None:
         self._gateway._in_flight -= self._count
+
+
+def _reserve(left_s: float) -> float:
+    return min(max(_RESERVE * left_s, _RESERVE_MIN_S), _RESERVE_MAX_S)
 
 
 async def _abort(context: Any, code: grpc.StatusCode, why: str) -> NoReturn:

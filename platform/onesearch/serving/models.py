@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import locale
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from onesearch.serving.requests import EXPLAINED_BEAMS, GUIDES
 Tensors = dict[str, np.ndarray]
 # What fills a tensor where a request is narrower than the widest of its batch; zero where not named.
 _FILL = {"ITEMS": -1, "LOG_PROBS": -np.inf}
+_LONGEST_ERROR = 1_000
 NUMPY_TRAP = (
     "Triton's Python backend was built for numpy 1, but its Python has numpy {version}: it would silently"
     " make empty tensors. Serve from an environment with numpy<2 (make setup)."
@@ -42,6 +44,8 @@ class Model(ABC):
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Open the part of the release that this model runs."""
+        # The backend's interpreter ignores environment and locale, so that text files would be read as ASCII.
+        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
         if int(np.__version__.split(".")[0]) >= 2:
             raise ServingError(NUMPY_TRAP.format(version=np.__version__))
         backend = importlib.import_module("triton_python_backend_utils")  # exists only inside Triton
@@ -53,7 +57,10 @@ class Model(ABC):
         settings = {name: value["string_value"] for name, value in about["parameters"].items()}
         # Whoever started the server has verified the release; sizes are checked again.
         release = Release.open(Path(settings["release"]), verify=False)
-        self.open(release, Runtime(threads=int(settings["threads"])))
+        try:
+            self.open(release, Runtime(threads=int(settings["threads"])))
+        except Exception as error:
+            raise ServingError(told(error)) from None
 
     @abstractmethod
     def open(self, release: Release, runtime: Runtime) -> None:
@@ -110,10 +117,7 @@ class Model(ABC):
     def _error(self, error: Exception) -> Any:
         """Errors of the request are told from errors of ours by their code."""
         codes = self._backend.TritonError
-        if isinstance(error, UsageError):
-            return codes(str(error), codes.INVALID_ARG)
-        message = str(error) if isinstance(error, OneSearchError) else f"{type(error).__name__}: {error}"
-        return codes(message, codes.INTERNAL)
+        return codes(told(error), codes.INVALID_ARG if isinstance(error, UsageError) else codes.INTERNAL)
 
 
 class TokenizerModel(Model):
@@ -263,6 +267,12 @@ class ResolverModel(Model):
             "BEAM_LOG_PROBS": np.array([[score for _, score in beams] or [-np.inf]], dtype=np.float32),
             "MISSING": np.array([[-1 if missing is None else missing]], dtype=np.int32),
         }
+
+
+def told(error: Exception) -> str:
+    """An error in few words: gRPC drops a status whose message is too long."""
+    text = str(error) if isinstance(error, OneSearchError) else f"{type(error).__name__}: {error}"
+    return text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]} …"
 
 
 def merge(batches: Sequence[Tensors]) -> Tensors:

@@ -7,12 +7,13 @@ and traffic moves from one to the other by a name.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from onesearch.errors import ArtifactError, ServingError
+from onesearch.errors import ServingError
 from onesearch.releases.release import Release
 
 STEPS = ("tokenizer", "user_encoder", "generator", "reward", "resolver")
@@ -63,9 +64,7 @@ def build_repository(
     """
     settings = settings or RepositorySettings()
     source = source or templates()
-    path = str(release.path.resolve())
-    if any(character in path for character in '"\\\n'):
-        raise ArtifactError(f"{path}: quotes, backslashes and line ends cannot be in a release's path")
+    path = str(_plain_path(release, folder))
     values = {model: model_name(release.name, model) for model in STEPS} | {"release": path}
     narrow = ("generator", ENSEMBLE)
     for model in (*STEPS, ENSEMBLE):
@@ -91,3 +90,15 @@ def build_repository(
             shutil.rmtree(draft, ignore_errors=True)
             raise ServingError(f"model '{name}' cannot be written to {folder}: {error}") from error
     return model_names(release.name)
+
+
+def _plain_path(release: Release, folder: Path) -> Path:
+    """A path of the release that every library in the backend's ASCII-minded interpreter can read."""
+    path = release.path.resolve()
+    if re.fullmatch(r"[\w./ -]+", str(path), re.ASCII):
+        return path
+    link = folder / ".releases" / release.name
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(path)
+    return link

@@ -125,6 +125,7 @@ class Service:
         gateway = Gateway(engine, table, fallback, settings)
         try:
             await engine.check_itself(settings.ready_timeout_s)
+            fallback.items("a")  # the first call is slower, and later ones will be in a hurry
             port = await gateway.start(settings.host, settings.port)
             await gateway.tell_models(True)
             tell(

@@ -28,7 +28,8 @@ SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "onesearch-serve"
 _OWNER = re.compile(rf"{_PREFIX}-(\d+)-")
 _EXIT_S = 3  # where the kernel stops it because we are gone
-_NO_LIMIT = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_CHANNEL = [("grpc.max_metadata_size", 1 << 20), ("grpc.absolute_max_metadata_size", 1 << 20)]
+"""What a model says when it fails to load may be long."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,7 @@ class TritonServer:
         return "\n".join(errors[-5:] or lines[-5:]) or "its log is empty"
 
     def _channel(self) -> grpc.Channel:
-        return grpc.insecure_channel(self.address, _NO_LIMIT)
+        return grpc.insecure_channel(self.address, _CHANNEL)
 
 
 def reason(details: str) -> str:

@@ -189,6 +189,11 @@ def test_a_failing_component_is_ours_and_named(opened: dict[str, models.Model]) 
     assert response.error.code == TritonError.INTERNAL and "IndexError" in str(response.error)
 
 
+def test_a_long_error_is_cut() -> None:
+    assert models.told(UsageError("k: 0")) == "k: 0" and models.told(KeyError("x")) == "KeyError: 'x'"
+    assert len(models.told(ValueError("x" * 100_000))) < 1_100
+
+
 def test_rerank_has_one_value_a_request(opened: dict[str, models.Model]) -> None:
     known = _ensemble(opened, [_tensors(MIXED[0])])[0]
     twice = {name: np.concatenate([array, array]) for name, array in known.items()}

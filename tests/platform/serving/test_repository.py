@@ -62,6 +62,17 @@ def test_two_releases_stand_side_by_side(repository: Path, toy_release: Release,
     assert _config(repository / "other--search").ensemble_scheduling.step[0].model_name == "other--tokenizer"
 
 
+def test_a_path_of_any_script_becomes_a_plain_one(toy_release: Release, tmp_path: Path) -> None:
+    odd = tmp_path / 'releases "à la carte"'
+    odd.mkdir()
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    moved = Release(shutil.copytree(toy_release.path, odd / "物"), toy_release.manifest)
+    build_repository(moved, folder)
+    path = Path(_config(folder / "toy--reward").parameters["release"].string_value)
+    assert str(path).isascii() and path.resolve() == moved.path
+
+
 def test_a_repository_that_cannot_be_written_leaves_nothing(toy_release: Release, tmp_path: Path) -> None:
     source = tmp_path / "templates"
     shutil.copytree(templates(), source)

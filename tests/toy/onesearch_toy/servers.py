@@ -60,6 +60,8 @@ class ToyTokenizer(TokenizerServer):
 
     @classmethod
     def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
+        # Without an encoding, as many write it: inside Triton this would be ASCII if nobody saw to it.
+        assert "词" in (folder / "toy.json").read_text()
         return cls()
 
     def keywords(self, texts: Sequence[str]) -> list[list[Keyword]]:
