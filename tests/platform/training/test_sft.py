@@ -31,7 +31,7 @@ def corpus_of(store: Store, tmp_path, share: float = 0.2) -> Corpus:
     context = serving_context(tmp_path, vocabulary, index, Runtime())
     return Corpus.build(
         items, split_logs(store, share, 0.66, 14.0).positives(), index, vocabulary,
-        TokenizerLearner(ToyLearnConfig()), ToyTokenizer.open(tmp_path, context, ToyLearnConfig()),
+        TokenizerLearner(ToyLearnConfig()), ToyTokenizer(),
         ToyUserEncoder(context), 2, 0, SilentProgress(),
     )  # fmt: skip
 

@@ -47,6 +47,7 @@ class _Keeps:
 
     def export(self, folder: Path) -> None:
         self.save(folder)
+        (folder / "toy.json").write_text('{"词": 1}', encoding="utf-8")
 
 
 class TokenizerLearner(_Keeps, TokenizerLearner):  # type: ignore[no-redef,misc]
