@@ -96,14 +96,15 @@ def _run(
 
 def _show(report: Report) -> None:
     kind = "simulated " if report.store.simulated else ""
-    title = f"{kind}store {report.store.path} from {report.store.source}"
-    out.print(table(title, ("table", "rows"), list(report.counts.items())))
+    out.print(Text(f"{kind}store {report.store.path}, from {report.store.source}"), soft_wrap=True)
+    out.print(table("", ("table", "rows"), list(report.counts.items())))
     if report.unknown_items:
         out.print(
             Text(f"{report.unknown_items:,} events or judgements name an item that the catalogue lacks; kept")
         )
     if report.rejected:
         rows = list(report.reasons.items())[:10]
-        out.print(table(f"rejected: {report.rejected_file}", ("why", "rows"), rows))
+        out.print(Text(f"{report.rejected:,} rows rejected, all in {report.rejected_file}"), soft_wrap=True)
+        out.print(table("", ("why", "rows"), rows))
     for note in report.notes:
         err.print(Text(f"note: {note}"), soft_wrap=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,7 +43,7 @@ def takes(found: pl.DataType, wanted: pl.DataType) -> bool:
     if wanted == TIME:
         return found.is_numeric() or text_like or found in (pl.Datetime, pl.Date)
     if wanted == pl.Boolean:
-        return found == pl.Boolean or found.is_integer() or text_like
+        return found == pl.Boolean or found.is_numeric() or text_like
     if wanted.is_numeric():
         return found.is_numeric() or text_like
     return text_like or found.is_integer()
@@ -53,9 +55,7 @@ def _inner(found: pl.List) -> pl.DataType:
 
 
 def cast(values: pl.Series, wanted: pl.DataType) -> pl.Series:
-    """Convert a column whose type :func:`takes` says can be; what cannot be read, and empty text, becomes
-    null.
-    """
+    """Convert a column whose type :func:`takes` allows; what cannot be read, and empty text, is null."""
     if values.dtype in (pl.Categorical, pl.Enum):
         values = values.cast(pl.String)
     if values.dtype == pl.Null:
@@ -91,7 +91,9 @@ def _numbers(values: pl.Series, wanted: pl.DataType) -> pl.Series:
 def _booleans(values: pl.Series) -> pl.Series:
     if values.dtype == pl.Boolean:
         return values
-    text = values.cast(pl.String).str.strip_chars().str.to_lowercase()
+    if values.dtype.is_numeric():
+        return (values == 1).set((values != 0) & (values != 1), None)
+    text = values.str.strip_chars().str.to_lowercase()
     known = {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}
     return text.replace_strict(known, default=None, return_dtype=pl.Boolean)
 
@@ -154,21 +156,52 @@ def _attributes(values: pl.Series) -> pl.Series:
 
 def from_python(name: str, values: Sequence[Any], wanted: pl.DataType) -> pl.Series:
     """Python values, of any mixture of types, to a column; what is not of the wanted type becomes null."""
+    if wanted == ATTRIBUTES or wanted == pl.List(pl.String):
+        one = attribute_list if wanted == ATTRIBUTES else _text_list
+        return pl.Series(name, [_or_none(one, value) for value in values], dtype=wanted)
     kinds = set(map(type, values)) - {type(None)}
-    nested = wanted in (ATTRIBUTES, pl.List(pl.String))
-    if not nested:
-        try:
-            if kinds == {str}:
-                return cast(pl.Series(name, values, dtype=pl.String), wanted)
-            if kinds and kinds <= {int, float} and wanted != pl.String:
-                dtype = pl.Float64() if float in kinds else pl.Int64()
-                whole = pl.Series(name, values, dtype=dtype, strict=False)
-                if takes(whole.dtype, wanted):
-                    return cast(whole, wanted)
-        except (UnicodeEncodeError, OverflowError):
-            pass  # some of the values are at fault: one by one
-    reader = attribute_list if wanted == ATTRIBUTES else _text_list if nested else _single(wanted)
-    return pl.Series(name, [_or_none(reader, value) for value in values], dtype=wanted)
+    made = pl.Series(name, [None], dtype=wanted).new_from_index(0, len(values))
+    # A column is nearly always of one kind; of a mixture each kind is read on its own.
+    for kind, reader, dtype in _READERS:
+        if kind in kinds and takes(dtype, wanted):
+            own = values if kinds == {kind} else [value if type(value) is kind else None for value in values]
+            found = cast(pl.Series(name, reader(own), dtype=dtype, strict=False), wanted)
+            made = found if kinds == {kind} else made.fill_null(found)
+    if int in kinds and wanted == pl.String:
+        digits = [str(value) if type(value) is int else None for value in values]
+        made = made.fill_null(pl.Series(name, digits, dtype=pl.String))
+    return made
+
+
+def _as_they_are(values: Sequence[Any]) -> Sequence[Any]:
+    return values
+
+
+def _encodable(values: Sequence[Any]) -> Sequence[Any]:
+    """Texts without those that hold half a surrogate pair, which JSON can write and UTF-8 cannot."""
+    try:
+        "".join(value for value in values if value is not None).encode()
+    except UnicodeEncodeError:
+        return [_or_none(_encoded, value) for value in values]
+    return values
+
+
+def _encoded(value: str) -> str:
+    value.encode()
+    return value
+
+
+def _floats(values: Sequence[Any]) -> Sequence[Any]:
+    """Whole numbers as floats, which hold more of them than 64 bits do."""
+    return [_or_none(float, value) for value in values]
+
+
+_READERS: tuple[tuple[type, Callable[[Sequence[Any]], Sequence[Any]], pl.DataType], ...] = (
+    (str, _encodable, pl.String()),
+    (float, _as_they_are, pl.Float64()),
+    (int, _floats, pl.Float64()),
+    (bool, _as_they_are, pl.Boolean()),
+)
 
 
 def _or_none(reader: Callable[[Any], Any], value: Any) -> Any:
@@ -176,25 +209,8 @@ def _or_none(reader: Callable[[Any], Any], value: Any) -> Any:
         return None
     try:
         return reader(value)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         return None
-
-
-def _single(wanted: pl.DataType) -> Callable[[Any], Any]:
-    def read(value: Any) -> Any:
-        found = pl.Boolean if isinstance(value, bool) else None
-        if not isinstance(value, str | int | float):
-            raise TypeError
-        if isinstance(value, str):
-            value.encode()
-        elif wanted == pl.String:
-            if isinstance(value, float | bool):
-                raise TypeError
-            value = str(value)
-        made = pl.Series([value], dtype=found)
-        return cast(made, wanted)[0] if takes(made.dtype, wanted) else None
-
-    return read
 
 
 def _text(value: Any) -> str:
@@ -202,8 +218,7 @@ def _text(value: Any) -> str:
         raise TypeError
     text = str(value)
     text.encode()
-    cleaned = clean(pl.Series([text]))[0] if not text.isprintable() else text.strip()
-    return cleaned or ""
+    return re.sub(_CONTROL, " ", text).strip()
 
 
 def _text_list(value: Any) -> list[str]:
@@ -220,8 +235,6 @@ def attribute_list(value: Any) -> list[dict[str, str]]:
     values, and a text that holds either as JSON. Raises TypeError or ValueError.
     """
     if isinstance(value, str):
-        import json
-
         value = json.loads(value) if value.strip() else []
     if isinstance(value, dict):
         pairs = [

@@ -32,15 +32,14 @@ class Seen:
     runs: list[np.ndarray] = field(default_factory=list)
 
     def repeated(self, keys: np.ndarray) -> np.ndarray:
-        """bool[n]: which of the keys u64[n] came before, in earlier calls or earlier in this one. Remembers
-        them.
-        """
+        """bool[n]: which of the keys u64[n] came before, in this call or an earlier one. Remembers them."""
         new, first = np.unique(keys, return_index=True)
         again = np.ones(len(keys), dtype=bool)
         again[first] = False
         for run in self.runs:
             again |= _within(run, keys)
-        self.runs.append(new)
+        if len(new):
+            self.runs.append(new)
         while len(self.runs) > 1 and len(self.runs[-2]) <= 2 * len(self.runs[-1]):
             last = self.runs.pop()
             self.runs[-1] = np.union1d(self.runs[-1], last)
@@ -120,9 +119,7 @@ class Import:
             yield from read_jsonl(path, columns, batch_rows, told=_teller(task))
 
     def add(self, table: TableName, batch: Batch) -> None:
-        """Check a batch against a table's rules and write what fits. Other columns than the table's are
-        left out.
-        """
+        """Check a batch against a table's rules and write what fits, without columns the table lacks."""
         for fault in batch.faults:
             self.rejects.add(fault, lambda row=fault.row: batch.original(row))  # type: ignore[misc]
         batch.faults.clear()
@@ -201,6 +198,7 @@ def run_import(
         importer(job)
         if not writer.count("items"):
             raise DataError(f"{name}: not one item was found that fits" + _why(rejects))
+    rejects.clear()
     opened = Store.open(path)
     return Report(
         store=opened,

@@ -54,9 +54,7 @@ def _broken_text(value: Any) -> bool:
 
 
 class Rejects:
-    """Collects faults; one more than ``limit`` raises DataError. The file replaces the last import's on
-    close.
-    """
+    """Collects faults; one more than ``limit`` raises DataError. Closing replaces the last import's file."""
 
     def __init__(self, path: Path, limit: int) -> None:
         self.path = path
@@ -88,9 +86,14 @@ class Rejects:
             "reason": fault.reason,
             "data": row,
         }
-        text = json.dumps(record, default=str)  # ASCII, so that broken text cannot break this file
-        if len(text) > 10 * _KEPT:
-            text = json.dumps({**record, "data": str(row)[:_KEPT]}, default=str)
+        try:
+            text = json.dumps(
+                record, default=str, allow_nan=False
+            )  # ASCII: broken text cannot break this file
+        except ValueError:
+            text = ""  # the row holds NaN or Infinity, which JSON has not
+        if not text or len(text) > 10 * _KEPT:
+            text = json.dumps({**record, "data": str(row)[:_KEPT]})
         try:
             if self._file is None:
                 self._file = self._draft.open("w", encoding="ascii")
@@ -99,15 +102,19 @@ class Rejects:
             raise self._cannot(error) from error
 
     def close(self) -> None:
-        """Put the file in place; without rejected rows, remove that of the last import."""
+        """Put the file in place, if there is one."""
+        if self._file is None:
+            return
         try:
-            if self._file is None:
-                self.path.unlink(missing_ok=True)
-                return
             self._file.close()
             self._draft.replace(self.path)
         except OSError as error:
             raise self._cannot(error) from error
+
+    def clear(self) -> None:
+        """Remove the last import's file where this one, which ends well, rejected nothing."""
+        if self._file is None:
+            self.path.unlink(missing_ok=True)
 
     def _cannot(self, error: OSError) -> OneSearchError:
         return OneSearchError(

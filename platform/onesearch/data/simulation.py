@@ -146,9 +146,7 @@ class SimulatedShoppers:
         return self.act(requests, ranked, seed, release)
 
     def oracle(self, requests: Requests, k: int = 20) -> list[list[str]]:
-        """The lists of one who knows every shopper's taste: by p(click)·p(order). What nobody can beat by
-        much.
-        """
+        """Lists by p(click)·p(order), as one who knows every taste makes them: hardly to be beaten."""
         needs, catalogue = requests.needs, self.world.catalogue
         groups = np.array([kind.group for kind in self.world.words.entities])[needs.entity]
         best = np.full((len(needs), k), -1, dtype=np.int64)

@@ -132,7 +132,10 @@ def _jsonl_batches(
         rows = np.concatenate([np.array(broken_rows, dtype=np.int64), made.raw_rows])
         order = np.argsort(rows, kind="stable")
         return replace(
-            made, raw=[raw[at] for at in order], raw_rows=rows[order], faults=[*faults, *made.faults]
+            made,
+            raw=[raw[at] for at in order],
+            raw_rows=rows[order],
+            faults=sorted([*faults, *made.faults], key=lambda fault: fault.row),
         )
 
     for number, line in enumerate(_lines(file), start=1):
@@ -208,21 +211,18 @@ def _checked(
     for column, spec in columns.items():
         if column not in typed:
             continue
-        for at in typed[column].is_null().arg_true().to_list():
+        suspects = typed[column].is_null().to_numpy()
+        if not spec.required:
+            suspects &= ~_absent(values[column])
+        for at in np.flatnonzero(suspects).tolist():
             value = values[column][at]
-            empty = value is None or (isinstance(value, str) and not value.strip())
-            if at in faults or (empty and not spec.required):
-                continue
-            if empty or (isinstance(value, str) and spec.dtype == pl.String):
-                keys = list(raw[at]) if isinstance(raw, list) else []
-                reason = "is empty" if column in keys or not keys else f"is missing{_nearest(column, keys)}"
-                if not empty and not spec.required and _encodes(value):
-                    continue  # nothing but control characters
-                faults[at] = Fault(
-                    name, int(numbers[at]), column, reason if _encodes(value) else "is not valid text"
-                )
-            else:
-                faults[at] = Fault(name, int(numbers[at]), column, f"is not {kind_of(spec.dtype)}", value)
+            reason = (
+                None
+                if at in faults
+                else _why_not(value, column, spec, raw[at] if isinstance(raw, list) else None)
+            )
+            if reason is not None:
+                faults[at] = Fault(name, int(numbers[at]), column, reason, value)
     rows = pl.DataFrame({ROW: numbers, **typed})
     for column, spec in columns.items():
         if column not in typed:
@@ -236,12 +236,24 @@ def _checked(
     return Batch(name, rows, raw, numbers, [faults[at] for at in sorted(faults)])
 
 
-def _encodes(value: Any) -> bool:
-    try:
-        str(value).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _absent(values: pl.Series | list[Any]) -> np.ndarray:
+    if isinstance(values, pl.Series):
+        return values.is_null().to_numpy()
+    return np.fromiter((value is None for value in values), dtype=bool, count=len(values))
+
+
+def _why_not(value: Any, column: str, spec: Column, row: dict[str, Any] | None) -> str | None:
+    """Why a value that became null is a fault; None where it may be empty."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "is not valid text"
+    if value is None or (isinstance(value, str) and (spec.dtype == pl.String or not value.strip())):
+        if not spec.required:
+            return None
+        return "is empty" if row is None or column in row else f"is missing{_nearest(column, list(row))}"
+    return f"is not {kind_of(spec.dtype)}"
 
 
 def _nearest(name: str, found: Sequence[str]) -> str:

@@ -1,5 +1,4 @@
-"""A year of simulated logs: an ordinary keyword engine and an ordinary feed serve the shoppers, month by
-month.
+"""A year of simulated logs: a keyword engine and a feed serve the shoppers, month by month.
 
 The engine knows titles, attributes and past clicks, not the truth. With probability :data:`EXPLORE` a place
 is given to a random item of the same group instead of the engine's choice, and every impression carries its
@@ -114,9 +113,7 @@ def _searches(
 def keyword_engine(
     world: World, needs: Needs, popularity: np.ndarray, day: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lists i64[R, 20], scores and propensities f32[R, 20] by what titles and attributes say, and by
-    popularity.
-    """
+    """Lists i64[R, 20], scores and propensities f32[R, 20], by words known of items and by popularity."""
     catalogue, said = world.catalogue, world.listings.said
     lists = np.full((len(needs), LISTED), -1, dtype=np.int64)
     scores = np.zeros(lists.shape, dtype=np.float32)
@@ -146,9 +143,7 @@ def keyword_engine(
 
 
 def _explored(best: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The first places of rankings i64[R, P], some given to items further down, with the chance of each
-    choice.
-    """
+    """The first places of rankings i64[R, P], some given to lower items, with the chance of each choice."""
     rows, size = best.shape
     places = min(LISTED, size)
     rest = size - places
@@ -207,8 +202,7 @@ def _without_repeats(lists: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray,
 
 
 def events(world: World, served: Served, names: pl.Series | None = None) -> pl.DataFrame:
-    """Rows of the store's table ``interactions``: an impression for each item shown, then clicks, then
-    orders.
+    """Rows of the table ``interactions``: an impression for each item shown, then clicks, then orders.
 
     ``names`` are the requests' ids; by default they are numbered by their keys.
     """

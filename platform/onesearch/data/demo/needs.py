@@ -139,9 +139,7 @@ class Demand:
     def _suiting(
         self, who: np.ndarray, day: np.ndarray, entity: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
-        """For each request an item of the entity, in the shopper's language, that suits: the best of some;
-        -1: none.
-        """
+        """For each request an item of its entity and language that suits, the best of some; -1: none."""
         shelf = entity * 2 + self._people.language[who]
         low, high = self._shelf_edges[shelf], self._shelf_edges[shelf + 1]
         at = low[:, None] + (rng.random((len(who), 8)) * (high - low)[:, None]).astype(np.int64)

@@ -22,9 +22,7 @@ Surface = tuple[tuple[str, ...], tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Entity:
-    """A kind of product: its names, group, typical price and the season (0 … 3) when most people look for
-    it.
-    """
+    """A kind of product: names, group, typical price and the season (0 … 3) when most look for it."""
 
     surface: Surface
     group: int

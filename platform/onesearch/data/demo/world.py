@@ -22,9 +22,7 @@ START = datetime(2024, 7, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Size:
-    """How large a world is: listings, shoppers, how many searches and feeds the year has, how many queries
-    are judged.
-    """
+    """How large a world is: listings, shoppers, searches and feeds of the year, queries judged."""
 
     items: int
     shoppers: int
@@ -69,9 +67,7 @@ class World:
         return cls(size, seed, words, catalogue, listings, people, demand, behaviour, users)
 
     def fingerprint(self) -> str:
-        """Changes with any title, truth or taste: tells whether this is the world that a store was made
-        from.
-        """
+        """Changes with any title, truth or taste: tells whether a store was made from this world."""
         digest = hashlib.sha256("\n".join(self.listings.items["title"].to_list()).encode())
         for array in (self.catalogue.values, self.catalogue.latent, self.people.taste):
             # Rounded: other versions of numpy may differ in the last digit.

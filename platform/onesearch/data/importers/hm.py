@@ -72,9 +72,7 @@ def _prices(path: Path, job: Import) -> pl.DataFrame:
 
 
 def _items(rows: pl.DataFrame, prices: pl.DataFrame) -> pl.DataFrame:
-    """Titles are stacked as shops stack them: audience, colour, pattern, name, type, section, garment
-    group.
-    """
+    """Titles are stacked: audience, colour, pattern, name, type, section, garment group."""
     audience = pl.col("index_group_name").replace_strict(AUDIENCE, default=pl.col("index_group_name"))
     # "Strap top (1)": the number tells runs of the same product apart and means nothing to a shopper.
     name = (

@@ -1,6 +1,4 @@
-"""Home Depot: a folder with ``products.parquet`` and ``labels.parquet`` → items and judged pairs, no
-interactions.
-"""
+"""Home Depot: ``products.parquet`` and ``labels.parquet`` → items and judged pairs, no interactions."""
 
 from __future__ import annotations
 
