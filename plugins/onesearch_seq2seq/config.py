@@ -45,8 +45,8 @@ class Seq2SeqConfig(Section):
     """``small``: width 256, 3 + 3 layers, the default on CPUs. ``base``: BART-base's dimensions, width 768,
     6 + 6 layers. ``tiny``: width 64, 1 + 1 layers, for tests and demos."""
     start_from: str = ""
-    """Folder of published BART weights (config.json, model.safetensors, vocab.json) that ``base`` starts
-    from."""
+    """Folder of published BART weights (model.safetensors, vocab.json) of the size's dimensions to start
+    from; the norms then stand behind the sublayers, as there."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of every sublayer in training."""
     prompt_limit: int = Field(default=128, ge=8)

@@ -13,6 +13,7 @@ from onesearch.progress import Progress
 from onesearch.training.examples import Examples
 from pydantic import BaseModel
 
+from onesearch_seq2seq.bart import start_from_bart
 from onesearch_seq2seq.checkpoints import read_tensors, write_json, write_tensors
 from onesearch_seq2seq.config import Seq2SeqConfig, StageConfig
 from onesearch_seq2seq.model import Seq2Seq, Shape
@@ -54,6 +55,8 @@ class Seq2SeqLearner(GeneratorLearner):
         if self.model is None:
             torch.manual_seed(self.config.seed)
             self.model = Seq2Seq(shape, self.config)
+            if self.config.start_from:
+                start_from_bart(self.model, vocabulary, Path(self.config.start_from))
             if torch.cuda.is_available():
                 self.model.cuda()
         elif self.model.shape != shape:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from onesearch_seq2seq.bench import LEVELS, run, synthetic_tree
 
 KEYS = {"engine", "size", "beams", "items", "constrained", "p50_ms", "p99_ms", "illegal", "certified"}
