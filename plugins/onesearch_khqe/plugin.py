@@ -19,6 +19,11 @@ def tokenizer() -> Sequence[Offer]:
             config=KhqeConfig,
             learner="onesearch_khqe.learner:KhqeLearner",
             server="onesearch_khqe.server:KhqeServer",
+            quick={
+                "dim": 32,
+                "buckets": 4096,
+                "alignment": {"epochs": 2, "batch": 64, "pseudo_queries": 2000, "max_steps": 20},
+            },
             summary="keywords + aligned embedding → three residual k-means codes and two OPQ codes",
         )
     ]
