@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import save_file
 
-from onesearch.contracts.reward import Candidates
 from onesearch.errors import ArtifactError, UsageError
 from onesearch.semantic_ids import PrefixTree
 
@@ -39,6 +38,19 @@ class Filters:
 
     def __bool__(self) -> bool:
         return self != Filters()
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the beams reached for B requests.
+
+    Attributes:
+        items: i32[B, K], item numbers of the catalogue, best log-probability first; -1 is padding.
+        log_probs: f32[B, K], the generator's; items that share a SID share it.
+    """
+
+    items: np.ndarray
+    log_probs: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +11,13 @@ import numpy as np
 
 from onesearch.contracts.offers import Learner, Server
 from onesearch.contracts.user_encoder import ShopperState
+from onesearch.index import Candidates
 from onesearch.progress import Progress
 
 if TYPE_CHECKING:
     from onesearch.training.lists import RankedLists
 
-
-@dataclass(frozen=True)
-class Candidates:
-    """What the beams reached for B requests.
-
-    Attributes:
-        items: i32[B, K], item numbers of the catalogue, best log-probability first; -1 is padding.
-        log_probs: f32[B, K], the generator's; items that share a SID share it.
-    """
-
-    items: np.ndarray
-    log_probs: np.ndarray
+__all__ = ["Candidates", "RewardLearner", "RewardServer"]
 
 
 class RewardLearner(Learner):

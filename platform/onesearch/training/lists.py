@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from onesearch.contracts.reward import Candidates
+from onesearch.index import Candidates
 
 
 @dataclass(frozen=True)
