@@ -11,10 +11,12 @@ import polars as pl
 from onesearch_khqe.attributes import guess_attribute
 from onesearch_khqe.config import KeywordConfig
 from onesearch_khqe.pool import KeywordPool
-from onesearch_khqe.words import STOP_WORDS, is_cjk, normalise, pieces
+from onesearch_khqe.words import PIECE, STOP_WORDS, is_cjk, joins, normalise
 
 MAX_WORDS = 3
 CJK_LENGTHS = (2, 3, 4, 5, 6)
+BETWEEN = ("", " ", "-", ". ")
+"""What may stand between two words of one keyword: ``3 in. pipe``, ``sc-141``."""
 
 
 def page_views(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -105,28 +107,40 @@ def mine_phrases(titles: Sequence[str], seen: pl.DataFrame, min_views: int) -> l
 
 
 def phrases(text: str) -> list[str]:
-    """Candidate keywords of a normalised text: one to three neighbouring words, CJK substrings of 2 to 6
-    characters.
+    """Candidate keywords of a normalised text: one to three neighbouring words as they stand there, and CJK
+    substrings of 2 to 6 characters.
 
-    A phrase neither starts nor ends with a stop word, and a single digit alone is none.
+    A phrase begins and ends at word boundaries, so that the automaton can find it again; it neither starts nor
+    ends with a stop word, and a single character alone is none.
     """
     found: dict[str, None] = {}
-    words = pieces(text)
-    for at, word in enumerate(words):
-        if is_cjk(word):
+    spans = [(match.start(), match.end()) for match in PIECE.finditer(text)]
+    for at, (start, end) in enumerate(spans):
+        if is_cjk(text[start]):
             for length in CJK_LENGTHS:
-                for start in range(len(word) - length + 1):
-                    found[word[start : start + length]] = None
+                for first in range(start, end - length + 1):
+                    found[text[first : first + length]] = None
             continue
-        if word in STOP_WORDS:
+        if (start and joins(text[start - 1], text[start])) or _is_stop_word(text, start, end):
             continue
-        for size in range(1, MAX_WORDS + 1):
-            run = words[at : at + size]
-            phrase = " ".join(run)
-            # The words must stand side by side in the text itself, or the automaton could never find them
-            # again.
-            if len(run) < size or is_cjk(run[-1]) or phrase not in text:
-                break
-            if run[-1] not in STOP_WORDS and len(phrase) > 1:
-                found[phrase] = None
+        words = 1
+        for number in range(at, len(spans)):
+            first, last = spans[number]
+            if number > at:
+                between = text[spans[number - 1][1] : first]
+                words += between != ""
+                if between not in BETWEEN or words > MAX_WORDS or is_cjk(text[first]):
+                    break
+            if last < len(text) and joins(text[last - 1], text[last]):
+                continue
+            if not _is_stop_word(text, first, last) and last - start > 1:
+                found[text[start:last]] = None
     return list(found)
+
+
+def _is_stop_word(text: str, start: int, end: int) -> bool:
+    """Whether a piece is a stop word: the ``a`` of ``a 12`` is, that of ``a12`` is not."""
+    alone = (not start or not joins(text[start - 1], text[start])) and (
+        end == len(text) or not joins(text[end - 1], text[end])
+    )
+    return alone and text[start:end] in STOP_WORDS

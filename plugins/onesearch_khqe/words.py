@@ -7,7 +7,7 @@ import re
 import unicodedata
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_PIECE = re.compile(rf"[{CJK}]+|\d+(?:[./]\d+)*|[^\W\d_{CJK}]+")
+PIECE = re.compile(rf"[{CJK}]+|\d+(?:[./]\d+)*|[^\W\d_{CJK}]+")
 _CJK_CHARACTER = re.compile(f"[{CJK}]")
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f]+")
 TEXT_LIMIT = 2_000
@@ -31,7 +31,7 @@ def normalise(text: str) -> str:
 
 def pieces(text: str) -> list[str]:
     """Words, numbers and runs of CJK characters of a normalised text, in order."""
-    return _PIECE.findall(text)
+    return PIECE.findall(text)
 
 
 def is_cjk(piece: str) -> bool:
