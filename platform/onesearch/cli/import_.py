@@ -22,7 +22,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     help="Read a catalogue and logs into a store.",
-    rich_markup_mode=None,
 )
 
 Source = Annotated[Path, typer.Argument(metavar="SRC", help="The folder to read.", show_default=False)]
@@ -100,11 +99,11 @@ def _show(report: Report) -> None:
     out.print(table("", ("table", "rows"), list(report.counts.items())))
     if report.unknown_items:
         out.print(
-            Text(f"{report.unknown_items:,} events or judgements name an item that the catalogue lacks; kept")
+            Text(f"kept, though the catalogue lacks the item: {report.unknown_items:,} events or judgements")
         )
     if report.rejected:
         rows = list(report.reasons.items())[:10]
-        out.print(Text(f"{report.rejected:,} rows rejected, all in {report.rejected_file}"), soft_wrap=True)
+        out.print(Text(f"rejected rows: {report.rejected:,}, all in {report.rejected_file}"), soft_wrap=True)
         out.print(table("", ("why", "rows"), rows))
     for note in report.notes:
         err.print(Text(f"note: {note}"), soft_wrap=True)

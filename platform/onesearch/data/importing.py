@@ -212,7 +212,7 @@ def run_import(
 
 
 def _why(rejects: Rejects) -> str:
-    return f"; {rejects.count:,} rows were rejected, see {rejects.path}" if rejects.count else ""
+    return f"; rejected rows: {rejects.count:,}, see {rejects.path}" if rejects.count else ""
 
 
 @contextmanager

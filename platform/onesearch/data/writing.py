@@ -77,8 +77,11 @@ class StoreWriter:
                 self._commit()
             else:
                 shutil.rmtree(self._data, ignore_errors=True)
-        except BaseException:
-            shutil.rmtree(self._data, ignore_errors=True)
+        except BaseException as failed:
+            if _current_data(self.path) != self._data.name:
+                shutil.rmtree(self._data, ignore_errors=True)
+                if isinstance(failed, OSError):
+                    raise _cannot_write(self.path, failed) from failed
             raise
         finally:
             if self._lock is not None:

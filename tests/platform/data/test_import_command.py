@@ -52,7 +52,7 @@ def test_people_get_a_table_and_what_was_rejected(lines: Lines, tmp_path: Path) 
     done = call("jsonl", source, "--store", tmp_path / "s")
     assert done.returncode == 0
     assert re.search(r"items +1\n", done.stdout)
-    assert f"1 rows rejected, all in {tmp_path / 's' / 'rejected.jsonl'}" in done.stdout
+    assert f"rejected rows: 1, all in {tmp_path / 's' / 'rejected.jsonl'}" in done.stdout
     assert "items.jsonl: done in" in done.stderr
 
 

@@ -186,7 +186,7 @@ def test_rejected_rows_are_json_whatever_they_hold(lines: Lines, tmp_path: Path)
 
 def test_no_item_at_all_is_an_error(lines: Lines, tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"not one item was found that fits; 1 rows were rejected, see .*rejected.jsonl"
+        DataError, match=r"not one item was found that fits; rejected rows: 1, see .*rejected.jsonl"
     ):
         run(lines("items", ["?"]), tmp_path / "s")
     assert not (tmp_path / "s" / "store.json").exists()

@@ -12,7 +12,7 @@ import pytest
 from onesearch.data.schemas import TABLE_NAMES, schema
 from onesearch.data.store import MANIFEST, Store
 from onesearch.data.writing import StoreWriter
-from onesearch.errors import ArtifactError, UsageError
+from onesearch.errors import ArtifactError, OneSearchError, UsageError
 
 
 def write(path: Path, titles: list[str], part_rows: int = 500_000) -> Store:
@@ -64,6 +64,38 @@ def test_an_interrupted_import_leaves_the_old_store(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), StoreWriter(path, "test", part_rows=1) as writer:
         writer.write("items", pl.DataFrame({"item_id": ["1", "2"], "title": ["new", "new"]}))
         raise KeyboardInterrupt
+    assert Store.open(path).items()["title"].to_list() == ["old"]
+    assert len(list(path.glob("data-*"))) == 1
+
+
+def test_trouble_after_the_step_that_counts_leaves_the_new_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s"
+    write(path, ["old"])
+    sweep = StoreWriter._sweep
+
+    def fails(self: StoreWriter, keep: str | None, also: str | None = None) -> None:
+        if also is not None:
+            raise OSError("disk on fire")
+        sweep(self, keep, also)
+
+    monkeypatch.setattr(StoreWriter, "_sweep", fails)
+    with pytest.raises(OSError, match="disk on fire"):
+        write(path, ["new"])
+    assert Store.open(path).items()["title"].to_list() == ["new"]
+
+
+def test_trouble_before_it_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s"
+    write(path, ["old"])
+
+    def fails(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OneSearchError, match="cannot be written \\(No space left on device\\)"):
+        write(path, ["new"])
     assert Store.open(path).items()["title"].to_list() == ["old"]
     assert len(list(path.glob("data-*"))) == 1
 
