@@ -20,7 +20,7 @@ from onesearch.releases.release import Release
 from onesearch.serving import environment
 
 ROOT = Path(__file__).parents[2]
-STARTING_S = 60
+STARTING_S = 120
 
 
 @dataclass

@@ -85,7 +85,7 @@ def serve(
     finally:
         whereabouts.forget(os.getpid())
         if ready_file is not None:
-            ready_file.unlink(missing_ok=True)
+            whereabouts.forget(os.getpid(), ready_file)
     if not json:
         err.print("stopped")
 

@@ -266,7 +266,12 @@ class TritonServer:
 def reason(details: str) -> str:
     """What a model's Python said, without the way there."""
     details = details.split("\n\nAt:")[0].split(", failed to poll")[0].strip()
-    return re.sub(r"^(load failed for model '[^']*': )?(version \d+ is at UNAVAILABLE state: )?", "", details)
+    return re.sub(
+        r"^(load failed for model '[^']*': )?(version \d+ is at UNAVAILABLE state: )?"
+        r"(Internal: )?(ServingError: )?",
+        "",
+        details,
+    )
 
 
 @contextmanager

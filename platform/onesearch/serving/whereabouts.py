@@ -24,17 +24,18 @@ def remember(about: dict[str, Any]) -> None:
         return
 
 
-def forget(pid: int) -> None:
-    """Remove the note if it is ours."""
-    if _read().get("pid") == pid:
-        _file().unlink(missing_ok=True)
+def forget(pid: int, file: Path | None = None) -> None:
+    """Remove the note, or another file like it, if it is that process's; a later gateway's stays."""
+    file = file or _file()
+    if _read(file).get("pid") == pid:
+        file.unlink(missing_ok=True)
 
 
 def gateway(named: str | None = None) -> str:
     """``host:port`` of the gateway: the one named, that of the environment, the last started, the default."""
     if named or os.environ.get(VARIABLE):
         return named or os.environ[VARIABLE]
-    noted = _read()
+    noted = _read(_file())
     alive = isinstance(noted.get("pid"), int) and Path(f"/proc/{noted['pid']}").exists()
     return str(noted["gateway"]) if alive and "gateway" in noted else DEFAULT
 
@@ -47,9 +48,9 @@ def write_json(path: Path, about: dict[str, Any]) -> None:
     draft.replace(path)
 
 
-def _read() -> dict[str, Any]:
+def _read(file: Path) -> dict[str, Any]:
     try:
-        about = json.loads(_file().read_text(encoding="utf-8"))
+        about = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return about if isinstance(about, dict) else {}

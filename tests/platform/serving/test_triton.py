@@ -49,7 +49,7 @@ def test_the_sweep_takes_only_what_dead_servers_left(tmp_path: Path, monkeypatch
 
 def test_a_models_own_words_are_found_in_what_triton_says() -> None:
     said = (
-        "load failed for model 'r--reward': version 1 is at UNAVAILABLE state: Internal: PluginError: r"
+        "load failed for model 'r--reward': version 1 is at UNAVAILABLE state: Internal: ServingError: r"
         " needs x\n\nAt:\n  /a/b.py(3): open\n;\n"
     )
-    assert reason(said) == "Internal: PluginError: r needs x"
+    assert reason(said) == "r needs x"
