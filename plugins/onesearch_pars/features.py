@@ -103,7 +103,7 @@ class Fields:
 
 
 def item_texts(items: pl.DataFrame) -> list[str]:
-    """All that an item says: its title, and what it has of category, brand, attributes, descriptions."""
+    """What an item is: title, category, and attributes or brand. (Descriptions made BM25 worse on H&M.)"""
     parts = [pl.col("title").fill_null("")]
     if "category" in items.columns:
         parts.append(pl.col("category").list.join(" ", ignore_nulls=True))
@@ -112,7 +112,6 @@ def item_texts(items: pl.DataFrame) -> list[str]:
         parts.append(values.list.join(" ", ignore_nulls=True))
     elif "brand" in items.columns:
         parts.append(pl.col("brand"))
-    parts += [pl.col(name) for name in ("detail_text", "ocr_text") if name in items.columns]
     joined = pl.concat_str([part.fill_null("") for part in parts], separator=" ").str.strip_chars_end()
     return items.select(text=joined)["text"].to_list()
 

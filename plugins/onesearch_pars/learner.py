@@ -21,7 +21,7 @@ from onesearch_pars.text import Analyser
 if TYPE_CHECKING:
     from onesearch.training.lists import RankedLists
 
-FOLDS = 5
+FOLDS = 3
 
 
 class RelevanceLearner(RewardLearner):
@@ -45,37 +45,32 @@ class RelevanceLearner(RewardLearner):
         with progress.task("indexing items' words"):
             fields = Fields.build(lists.items, analyser, settings.k1, settings.b)
         maker = FeatureMaker(analyser, fields, Evidence.build(lists.pairs), lists.vectors, lists.popularity)
-        with progress.task("reward features", total=len(lists.queries)) as task:
-            features = np.zeros((*lists.candidates.items.shape, len(FEATURES)), dtype=np.float32)
-            for row in range(len(lists.queries)):
-                one = slice(row, row + 1)
-                features[one] = maker.features(
-                    lists.queries[one],
-                    lists.query_vecs[one],
-                    Candidates(lists.candidates.items[one], lists.candidates.log_probs[one]),
-                )
-                task.advance()
-        mask = lists.candidates.items >= 0
+        # A query that was searched often has as many equal lists: one of them, counted so often, will do.
+        _, first, times = np.unique(lists.queries, return_index=True, return_counts=True)
+        queries = [lists.queries[row] for row in first]
+        found = Candidates(lists.candidates.items[first], lists.candidates.log_probs[first])
+        gain, mask = lists.gain[first], found.items >= 0
+        features = _features(maker, queries, lists.query_vecs[first], found, progress)
         defaults = np.array([feature.default for feature in FEATURES])
+        ranked = np.full(mask.shape, -np.inf, dtype=np.float32)
         with progress.task("fitting the reward's weights", total=FOLDS + 1) as task:
-            ranked = np.zeros(mask.shape, dtype=np.float32)
-            fold = np.unique(lists.queries, return_inverse=True)[1] % FOLDS
-            for held in range(FOLDS):
-                rows = fold != held
-                part = fit_weights(features[rows], mask[rows], lists.gain[rows], defaults, settings.l2)
-                ranked[~rows] = features[~rows] @ part.weights
+            for fold in range(FOLDS):
+                held = np.arange(len(queries)) % FOLDS == fold
+                part = fit_weights(
+                    features[~held], mask[~held], gain[~held], defaults, settings.l2, times[~held]
+                )
+                ranked[held] = features[held] @ part.weights
                 task.advance()
-            final = fit_weights(features, mask, lists.gain, defaults, settings.l2)
+            final = fit_weights(features, mask, gain, defaults, settings.l2, times)
             task.advance()
         evidence = Evidence.build(lists.pairs if lists.serving_pairs is None else lists.serving_pairs)
         self.fitted = Fitted(settings.language, final.weights, fields, evidence)
-        by_generator = np.where(mask, lists.candidates.log_probs, -np.inf)
         return {
             "lists": len(lists.queries),
+            "recall_10_generator": _recall(found.log_probs, mask, gain, times),
+            "recall_10": _recall(ranked, mask, gain, times),
             "loss_default": final.loss_default,
             "loss": final.loss,
-            "recall_10_generator": _recall(by_generator, mask, lists.gain),
-            "recall_10": _recall(np.where(mask, ranked, -np.inf), mask, lists.gain),
             "weights": {f.name: float(w) for f, w in zip(FEATURES, final.weights, strict=True)},
         }
 
@@ -97,12 +92,25 @@ class RelevanceLearner(RewardLearner):
         self.save(folder)
 
 
-def _recall(scores: np.ndarray, mask: np.ndarray, gain: np.ndarray, k: int = 10) -> float:
+def _features(
+    maker: FeatureMaker, queries: list[str], query_vecs: np.ndarray, found: Candidates, progress: Progress
+) -> np.ndarray:
+    features = np.zeros((*found.items.shape, len(FEATURES)), dtype=np.float32)
+    with progress.task("reward features", total=len(queries)) as task:
+        for row in range(len(queries)):
+            one = slice(row, row + 1)
+            alone = Candidates(found.items[one], found.log_probs[one])
+            features[one] = maker.features(queries[one], query_vecs[one], alone)
+            task.advance()
+    return features
+
+
+def _recall(scores: np.ndarray, mask: np.ndarray, gain: np.ndarray, times: np.ndarray, k: int = 10) -> float:
     """Mean share of a list's good candidates that stand among the first k, over lists that have any."""
     good = mask & (gain > 0)
     lists = good.any(axis=1)
     if not lists.any():
         return float("nan")
-    first = np.argsort(-scores[lists], axis=1, kind="stable")[:, :k]
-    found = np.take_along_axis(good[lists], first, axis=1).sum(axis=1)
-    return float((found / good[lists].sum(axis=1)).mean())
+    first = np.argsort(-np.where(mask, scores, -np.inf)[lists], axis=1, kind="stable")[:, :k]
+    share = np.take_along_axis(good[lists], first, axis=1).sum(axis=1) / good[lists].sum(axis=1)
+    return float(np.average(share, weights=times[lists]))

@@ -42,3 +42,18 @@ def test_without_any_gain_the_defaults_stay() -> None:
         np.ones((3, 2, 1), np.float32), np.ones((3, 2), bool), np.zeros((3, 2)), np.array([0.7]), 1e-3
     )
     assert fitted.weights.tolist() == pytest.approx([0.7]) and np.isnan(fitted.loss)
+
+
+def test_a_list_that_counts_twice_is_two_lists() -> None:
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(6, 4, 2)).astype(np.float32)
+    gain = (rng.random((6, 4)) < 0.5).astype(np.float32)
+    gain[:, 0] = 1
+    mask = np.ones((6, 4), bool)
+    times = np.array([1, 2, 1, 3, 1, 1])
+    counted = fit_weights(features, mask, gain, np.zeros(2), 1e-3, times)
+    again = np.repeat(np.arange(6), times)
+    repeated = fit_weights(features[again], mask[again], gain[again], np.zeros(2), 1e-3)
+    # The spread that standardises, and so the pull, differs a little; the optimum hardly.
+    np.testing.assert_allclose(counted.weights, repeated.weights, atol=0.02)
+    assert counted.loss == pytest.approx(repeated.loss, rel=1e-3)
