@@ -118,8 +118,10 @@ def _times(values: pl.Series) -> pl.Series:
             .then(1e3)
             .otherwise(1.0)
         )
-        micros = pl.select((pl.lit(number) * scale).round()).to_series()
-        return micros.cast(pl.Int64, strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        micros = (pl.lit(number) * scale).round()
+        # Years 5 to 9987: what datetimes can hold, wherever they are read.
+        kept = pl.select(pl.when(micros.is_between(-6.2e16, 2.53e17)).then(micros)).to_series()
+        return kept.cast(pl.Int64, strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     # The parser wants one shape: 2024-05-01T12:30:00.5+00:00.
     text = values.str.strip_chars().str.replace(r"^(\d{4}-\d\d-\d\d)$", "${1}T00:00:00")
     text = text.str.replace(r"^(\d{4}-\d\d-\d\d) +", "${1}T").str.replace(r"(?i)z$", "+00:00")
