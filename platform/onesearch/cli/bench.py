@@ -1,15 +1,18 @@
 """``onesearch bench``: benchmarks side by side with peers.
 
-A benchmark is a function named by an entry point of the group ``onesearch.benchmarks``; it returns a
-dictionary, of which ``rows`` is shown as a table. Its parameters become options, and its docstring becomes their help.
+A benchmark is a function named by an entry point of the group ``onesearch.benchmarks``. It returns a
+dictionary, of which ``rows`` is shown as a table. Its parameters become options, its docstring their help.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -30,34 +33,47 @@ def _benchmarks() -> dict[str, EntryPoint]:
 
 
 class _Benchmarks(TyperGroup):
-    """Benchmarks by name; only the one that is called is imported."""
+    """Benchmarks by name; only the one that is called is imported, for they bring torch and their peers."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_benchmarks())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A stand-in that knows the summary: enough for the list of benchmarks."""
         point = _benchmarks().get(cmd_name)
-        if point is None:
-            return None
-        single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        try:
-            run = point.load()
-        except ModuleNotFoundError as error:
-            run = _missing(error)
-        single.command(cmd_name)(as_command(run))
-        command = typer.main.get_command(single)
-        command.name = cmd_name
-        return command
+        return _mounted(cmd_name, _stand_in(_summary(point))) if point else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, _mounted(name, as_command(_benchmarks()[name].load())) if name else None, rest
 
 
-def _missing(error: ModuleNotFoundError) -> Callable[[], dict[str, Any]]:
-    """A stand-in for a benchmark that cannot be imported here: it can be listed, and says why when called."""
+def _mounted(name: str, run: Callable[..., None]) -> Any:
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name)(run)
+    command = typer.main.get_command(single)
+    command.name = name
+    return command
 
-    def run() -> dict[str, Any]:
-        raise error
 
-    run.__doc__ = f"(needs {error.name}, which is not installed)"
-    return run
+def _stand_in(summary: str) -> Callable[[], None]:
+    def stand_in() -> None:
+        """Stand in."""
+
+    stand_in.__doc__ = summary
+    return stand_in
+
+
+def _summary(point: EntryPoint) -> str:
+    """First line of the docstring of a function, read without importing its module."""
+    try:
+        spec = find_spec(point.module)
+        source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+    except (ImportError, OSError):
+        return f"(cannot be found: {point.value})"
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    texts = [ast.get_docstring(node) or "" for node in functions if node.name == point.attr]
+    return texts[0].partition("\n\n")[0] if texts else ""
 
 
 app = typer.Typer(

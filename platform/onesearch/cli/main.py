@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line: every failure is a clear line on standard error and an exit status."""
     debug = os.environ.get("ONESEARCH_DEBUG") == "1"
     try:
-        root(arguments)
+        root(arguments, prog_name="onesearch")
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
