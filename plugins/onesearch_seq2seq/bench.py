@@ -82,13 +82,10 @@ def run(
     return {"rows": rows, "matmul_ms": _matmul_ms(threads), "threads": threads}
 
 
-def synthetic_tree(items: int, seed: int = 0) -> LiveTree:
-    """A catalogue as residual codes make one: skewed first codes, thin below, most prefixes of 3 codes
+def synthetic_sids(items: int, seed: int = 0) -> np.ndarray:
+    """SIDs i32[N, L] as residual codes make them: skewed first codes, thin below, most prefixes of 3
     unique."""
-    import polars as pl
-
-    random = np.random.default_rng(seed)
-    draws = random.random((items, len(LEVELS))) ** _SKEW
+    draws = np.random.default_rng(seed).random((items, len(LEVELS))) ** _SKEW
     sids = np.zeros((items, len(LEVELS)), np.int64)
     sids[:, 0] = draws[:, 0] * LEVELS[0]
     prefix = sids[:, 0].copy()
@@ -98,6 +95,15 @@ def synthetic_tree(items: int, seed: int = 0) -> LiveTree:
         prefix = (prefix * 7919 + 13) % 1_000_003
         sids[:, level] = (prefix + rank) % size
         prefix = prefix * size + sids[:, level]
+    return sids.astype(np.int32)
+
+
+def synthetic_tree(items: int, seed: int = 0) -> LiveTree:
+    """A catalogue of such SIDs, with vectors that are sums of the codes' centroids."""
+    import polars as pl
+
+    random = np.random.default_rng(seed + 1)
+    sids = synthetic_sids(items, seed)
     vectors = np.zeros((items, DIMENSION), np.float32)
     for level, size in enumerate(LEVELS):
         centroids = random.normal(size=(size, DIMENSION)).astype(np.float32)

@@ -3,8 +3,9 @@
 Notation: B queries, K beams, A decoder rows a query, M children of all beams of all queries, W the most
 children of one query, n_ℓ nodes at depth ℓ.
 
-Two things keep it fast. A beam whose prefix has one leaf below it is decided: it walks down to the leaf for
-nothing, and only the others go through the decoder (A rows, compacted). Children are gathered as one flat
+Three things keep it fast. A beam whose prefix has one leaf below it is decided: it walks down to the leaf for
+nothing, and only the others go through the decoder (A rows, compacted). At the deep levels where the
+network's fitted weights are zero, there is no decoder at all. Children are gathered as one flat
 list, as many as there are, so that a wide node costs no padding to the others. Beams are kept in the order of
 their nodes, so that of equal scores TopK, which prefers the lower position, prefers the lower node.
 
@@ -86,6 +87,7 @@ class SearchGraph:
         self.precision: Precision = precision
         self.network = NetworkGraph(self.g, weights, dims, post_norm, precision)
         self.depth = len(shape.levels)
+        self.speaking = _speaking_levels(weights["served"])
         self.cuts = _Cuts()
 
     def build(self) -> Graph:
@@ -125,9 +127,10 @@ class SearchGraph:
         self.mass = [g.input(f"log_mass_{d}", f32, [f"n{d}"]) for d in range(1, self.depth + 1)]
         deep = range(2, self.depth + 1)
         self.vectors = [g.input(f"vectors_{d}", np.float16, [f"n{d}", self.shape.vector]) for d in deep]
-        self.keys = [g.input(f"keys_{d}", f32, [f"n{d}", self.steer_rank]) for d in deep if self.steer_rank]
+        heard = range(2, self.speaking + 1)
+        self.keys = [g.input(f"keys_{d}", f32, [f"n{d}", self.steer_rank]) for d in heard if self.steer_rank]
         self.first = [g.input(f"first_child_{d}", i32, [f"n{d}+1"]) for d in range(1, self.depth)]
-        self.open = [g.input(f"open_{d}", np.bool_, [f"n{d}"]) for d in range(1, self.depth)]
+        self.open = [g.input(f"open_{d}", np.bool_, [f"n{d}"]) for d in range(1, self.speaking)]
 
     def _search(self, memory: Memory) -> tuple[str, str]:
         g = self.g
@@ -138,9 +141,11 @@ class SearchGraph:
             values, positions, _ = self._cut(scores)
             return self._leaves(values, positions, None), values
         beams = self._first_beams(scores)
+        slot = beams.row
         for level in range(1, self.depth):
-            rows, slot, past = self._active_rows(beams, level, past)
-            states, past = self.network.decode(rows, level, memory, past)
+            if level < self.speaking:
+                rows, slot, past = self._active_rows(beams, level, past)
+                states, past = self.network.decode(rows, level, memory, past)
             children = self._expand(beams, level)
             found = self._child_scores(beams, children, states, slot, level)
             if level < self.depth - 1:
@@ -308,26 +313,38 @@ class SearchGraph:
     def _child_logits(self, children: _Children, states: str, slot: str, level: int) -> str:
         """Logits f32[M]: what the score weighs, for each child."""
         g = self.g
-        head, steer, prior, mass = (row[level] for row in self.part)
-        rows = g.size(states, 1)
-        offsets = g.Mul(g.Unsqueeze(g.range(self.batch), [1]), rows)
+        _, _, prior, mass = (row[level] for row in self.part)
+        vectors = g.Cast(g.Gather(self.vectors[level - 1], children.node), to=1)
+        query = g.Div(children.beam, self.beams)
+        towards = g.MatMul(vectors, self.query_columns)  # [M, B]: one product beats M gathers of q
+        towards = g.Squeeze(g.GatherElements(towards, g.Unsqueeze(query, [1]), axis=1), [1])
+        logits = g.Mul(towards, g.reshape(prior, 1))
+        if level < self.speaking:
+            logits = g.Add(logits, self._network_logits(children, states, slot, level))
+        return self._with_mass(logits, g.Gather(self.mass[level], children.node), mass)
+
+    def _network_logits(self, children: _Children, states: str, slot: str, level: int) -> str:
+        """The network's part of the logits f32[M]."""
+        g = self.g
+        head, steer, _, _ = (row[level] for row in self.part)
+        offsets = g.Mul(g.Unsqueeze(g.range(self.batch), [1]), g.size(states, 1))
         row = g.Gather(g.reshape(g.Add(slot, offsets), -1), children.beam)
-        size = self.shape.levels[level]
         code = g.Cast(g.Gather(self.code[level], children.node), to=7)
         dense = g.reshape(self._head(states, level), -1)
-        logits = g.Mul(g.Gather(dense, g.Add(g.Mul(row, np.array([size])), code)), g.reshape(head, 1))
+        at = g.Add(g.Mul(row, np.array([self.shape.levels[level]])), code)
+        logits = g.Mul(g.Gather(dense, at), g.reshape(head, 1))
         if self.steer_rank:
             pointing = g.reshape(g.Mul(self._steered(states, level), steer), -1, self.steer_rank)
             keys = g.Gather(self.keys[level - 1], children.node)
             logits = g.Add(logits, g.ReduceSum(g.Mul(keys, g.Gather(pointing, row)), [1], keepdims=0))
-        vectors = g.Cast(g.Gather(self.vectors[level - 1], children.node), to=1)
-        query = g.Div(children.beam, self.beams)
-        towards = g.MatMul(
-            vectors, self.query_columns
-        )  # [M, B]: a batch is small, and one product beats M gathers
-        towards = g.Squeeze(g.GatherElements(towards, g.Unsqueeze(query, [1]), axis=1), [1])
-        logits = g.Add(logits, g.Mul(towards, g.reshape(prior, 1)))
-        return self._with_mass(logits, g.Gather(self.mass[level], children.node), mass)
+        return logits
+
+
+def _speaking_levels(served: np.ndarray) -> int:
+    """How many levels the network has a say in: behind them its fitted weights are all zero, and so no
+    decoder runs. The first level always counts."""
+    speaking = np.flatnonzero(served[:2].any(axis=0))
+    return int(speaking.max(initial=0)) + 1
 
 
 def build_search_graph(
@@ -343,9 +360,12 @@ def build_search_graph(
     Inputs: ids i32[B, T], mask bool[B, T], prefix f32[B, P, d], query_vec f32[B, D], beams i64[1] (K),
     weights f32[4, L] of head, steer, prior and mass; and the tree: roots f32[D + r, n_1] (the vectors and
     keys of depth 1 as columns); for every depth ℓ code_ℓ i32[n_ℓ] and log_mass_ℓ f32[n_ℓ]; for depths 2 … L
-    vectors_ℓ f16[n_ℓ, D] and keys_ℓ f32[n_ℓ, r]; for depths 1 … L-1 first_child_ℓ i32[n_ℓ + 1] and open_ℓ
-    bool[n_ℓ] (more than one leaf below).
-    At least one root must be alive.
+    vectors_ℓ f16[n_ℓ, D]; for depths 1 … L-1 first_child_ℓ i32[n_ℓ + 1]; and where the network has a say
+    (levels 1 … S, see below) keys_ℓ f32[n_ℓ, r] for depths 2 … S and open_ℓ bool[n_ℓ] (more than one leaf
+    below) for depths 1 … S-1. At least one root must be alive.
+
+    Behind the last level S at which ``served`` gives head or steer a weight, the graph holds no decoder, and
+    weights of head and steer given there count for nothing.
 
     Outputs: leaves i32[B, K], log_probs f32[B, K], dropped f32[B], dropped_mass f32[B], branches i32[B, L].
     """

@@ -108,14 +108,14 @@ class Network:
 
 @pytest.fixture(scope="session")
 def network(tmp_path_factory) -> Callable[..., Network]:
-    """``network(levels, steer_rank=4)``: a network of random weights, made once a session."""
+    """``network(levels, steer_rank=4, speaking=None)``: a network of random weights, made once a session."""
     made: dict[tuple, Network] = {}
 
-    def make(levels: tuple[int, ...], steer_rank: int = 4, width_of: str = "tiny") -> Network:
-        key = (levels, steer_rank, width_of)
+    def make(levels: tuple[int, ...], steer_rank: int = 4, speaking: int | None = None) -> Network:
+        key = (levels, steer_rank, speaking)
         if key not in made:
             torch.manual_seed(len(made))
-            config = Seq2SeqConfig(size=width_of, steer_rank=steer_rank, head_rank=(0, 0, 6))  # type: ignore[arg-type]
+            config = Seq2SeqConfig(size="tiny", steer_rank=steer_rank, head_rank=(0, 0, 6))
             model = Seq2Seq(Shape(TEXT + sum(levels), TEXT, levels, DIM), config).eval()
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
@@ -125,6 +125,8 @@ def network(tmp_path_factory) -> Callable[..., Network]:
                         parameter.normal_(std=max(1, parameter.shape[-1]) ** -0.5)
                 served = [0.7, 1.3, 5.0, 0.6, 8.0, 0.3]
                 model.served.copy_(torch.tensor(served)[:, None] * torch.linspace(1, 1.5, len(levels)))
+                if speaking is not None:
+                    model.served[:2, speaking:] = 0  # the network has a say in the first levels only
             made[key] = Network(model, config, tmp_path_factory.mktemp("network"))
         return made[key]
 

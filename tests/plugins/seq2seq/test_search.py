@@ -25,6 +25,7 @@ def cases(draw):
         "prefix": draw(st.sampled_from([0, 0, 2])),
         "guide": draw(st.sampled_from(GUIDES)),
         "steer_rank": draw(st.sampled_from([4, 0])),
+        "speaking": draw(st.sampled_from([None, None, 0, 2])),
         "seed": draw(st.integers(0, 2**20)),
     }
 
@@ -32,7 +33,7 @@ def cases(draw):
 def searched(case, network, world, make_prompt, precision="fp32"):
     """What the graph found, and for each query what the reference found and all leaves' log-probabilities."""
     random = np.random.default_rng(case["seed"])
-    net = network(case["levels"], case["steer_rank"])
+    net = network(case["levels"], case["steer_rank"], case.get("speaking"))
     index = world.make_index(world.random_sids(case["levels"], case["items"], case["seed"]), case["levels"])
     live = index.live
     if case["alive"] < 1:
@@ -149,3 +150,12 @@ def test_a_query_does_not_see_the_others_of_its_batch(network, world, make_promp
         alone = server.search(make_prompt(rows[at : at + 1]), queries[at : at + 1], index.live, 8)
         np.testing.assert_array_equal(together.leaves[at], alone.leaves[0])
         np.testing.assert_allclose(together.log_probs[at], alone.log_probs[0], atol=1e-5)
+
+
+def test_no_decoder_runs_where_the_network_has_no_say(network, world):
+    levels = (6, 5, 4, 3, 3)
+    index = world.make_index(world.random_sids(levels, 60, 3), levels)
+    spoken, whole = (network(levels, 4, speaking).server("fp32", index) for speaking in (2, None))
+    assert {"open_1", "keys_2"} <= set(spoken.session.inputs)
+    assert not {"open_2", "keys_3"} & set(spoken.session.inputs)
+    assert spoken.session.path.stat().st_size < whole.session.path.stat().st_size
