@@ -71,7 +71,11 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
     with module.installed(folder / "site") as plugins:
         fast = module.write(folder / "releases", plugins, "fast")
         slow = module.write(
-            folder / "rélêases 物", plugins, "slow", sleep_ms=400, serving="beams = 16\nmax_in_flight = 2"
+            folder / "rélêases 物",
+            plugins,
+            "slow",
+            sleep_ms=1000,
+            serving="beams = 16\nmax_in_flight = 2\ndeadline_ms = 20000",
         )
         python = module.environment(folder / "venv", serving, folder / "site")
         variables = {

@@ -174,13 +174,13 @@ def test_a_slow_model_meets_deadlines_and_overload(serve: Callable[..., Any], to
     with Client(slow.address) as client:
         assert not client.search("oak desk").degraded
         started = time.monotonic()
-        late = client.search("oak desk", timeout_s=0.35)
-        assert late.degraded and time.monotonic() - started < 0.35
+        late = client.search("oak desk", timeout_s=0.9)
+        assert late.degraded and time.monotonic() - started < 0.9
         assert "oak" in late.hits[0].title and "desk" in late.hits[0].title
         with pytest.raises(GatewayError) as caught:
             client.search("oak desk", timeout_s=0.0005)
         assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-        time.sleep(0.5)  # what was given up is still being worked on
+        time.sleep(1.2)  # what was given up is still being worked on
 
         def ask(_: int) -> Any:
             try:
@@ -236,7 +236,9 @@ def test_a_killed_service_takes_triton_along_and_the_next_start_sweeps(
 
 def _fails(toy: Any, release: Path, *options: str, **variables: str) -> tuple[int, str]:
     command = [toy.python, "-m", "onesearch.cli.main", "serve", f"--release={release}", *options]
-    ended = subprocess.run(command, env=toy.variables | variables, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        command, env=toy.variables | variables, capture_output=True, text=True, timeout=120
+    )
     assert "Traceback" not in ended.stderr
     return ended.returncode, ended.stderr
 
