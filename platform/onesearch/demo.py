@@ -32,10 +32,10 @@ BUDGET_S = {"import": 15, "train": 280, "serve": 20, "search": 15, "evaluate": 9
 EVALUATED = 200
 FITTING = 0.99
 SEARCHES = (
-    ("ceramic mug", "--k", "5"),
+    ("phone holder", "--k", "5"),
     ("猫砂", "--k", "5"),
-    ("red evening gown", "--k", "5", "--explain"),
-    ("keyboard", "--k", "5", "--filter", "price=..40", "--filter", "in_stock"),
+    ("red evening gown", "--k", "3", "--explain"),
+    ("mechanical keyboard", "--k", "5", "--filter", "price=..40", "--filter", "in_stock"),
 )
 
 
