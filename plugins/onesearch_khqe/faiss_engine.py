@@ -42,6 +42,8 @@ def opq(residuals: Tensor, sizes: Sequence[int], seed: int) -> tuple[Tensor, lis
         raise ConfigError("engine 'faiss' wants opq_sizes that are equal powers of two")
     points = np.ascontiguousarray(residuals.cpu().numpy())
     dim, parts = points.shape[1], len(sizes)
+    # With fewer points than dimensions faiss 1.15 writes past its memory.
+    points = np.tile(points, (-(-2 * dim // len(points)), 1)) if len(points) < 2 * dim else points
     turn = faiss.OPQMatrix(dim, parts)
     turn.niter = OPQ_ITERATIONS
     quantizer = faiss.ProductQuantizer(dim, parts, size.bit_length() - 1)

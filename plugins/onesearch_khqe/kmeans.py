@@ -44,6 +44,7 @@ def lloyd(
     Home Depot's second layer ten such iterations reach a distortion that faiss' twenty-five do not.
     """
     best = float("inf")
+    fresh = torch.zeros(len(centroids), dtype=torch.bool, device=centroids.device)
     for iteration in range(iterations):
         ids, distances = nearest(points, centroids)
         total = float(distances.sum())
@@ -52,22 +53,27 @@ def lloyd(
         if iteration < iterations - 1:
             free = counts == 0
             if not settled:
-                free |= _worthless(centroids, counts)
-            centroids = _relocate(centroids, counts, distances, ids, free, generator)
+                free |= _worthless(centroids, counts, fresh)
+            centroids, fresh = _relocate(centroids, counts, distances, ids, free, generator)
         if settled and total > best * (1 - STALL):
             break
         best = min(best, total)
     return centroids
 
 
-def _worthless(centroids: Tensor, counts: Tensor) -> Tensor:
-    """bool[K]: the centroids whose merging into a neighbour costs least (Ward: ``n·m/(n+m)·d²``)."""
+def _worthless(centroids: Tensor, counts: Tensor, fresh: Tensor) -> Tensor:
+    """bool[K]: the centroids whose merging into a neighbour costs least (Ward: ``n·m/(n+m)·d²``).
+
+    Of two that are each other's neighbour only one may go, and none of the ``fresh``: those were split just
+    now and have not parted yet.
+    """
     many = int(IDLE * len(centroids))
     chosen = torch.zeros(len(centroids), dtype=torch.bool, device=centroids.device)
     if not many:
         return chosen
     squares = centroids.square().sum(1)
     costs = torch.empty_like(squares)
+    partner = torch.empty_like(counts, dtype=torch.long)
     for start in range(0, len(centroids), CHUNK):
         rows = slice(start, start + CHUNK)
         gaps = squares[rows, None] + squares[None] - 2 * centroids[rows] @ centroids.T
@@ -75,8 +81,11 @@ def _worthless(centroids: Tensor, counts: Tensor) -> Tensor:
         cost = gaps * pair
         at = torch.arange(len(cost), device=cost.device)
         cost[at, at + start] = float("inf")
-        costs[rows] = cost.min(1).values
+        costs[rows], partner[rows] = cost.min(1)
+    costs[fresh] = float("inf")
     chosen[costs.argsort()[:many]] = True
+    numbers = torch.arange(len(costs), device=costs.device)
+    chosen &= ~(chosen[partner] & (partner[partner] == numbers) & (numbers < partner))
     return chosen
 
 
@@ -87,11 +96,13 @@ def _relocate(
     ids: Tensor,
     free: Tensor,
     generator: torch.Generator,
-) -> Tensor:
-    """Move the free centroids beside those with the largest share of the distortion."""
+) -> tuple[Tensor, Tensor]:
+    """Move the free centroids beside those with the largest share of the distortion; tells which have been
+    split."""
     empty = torch.nonzero(free).flatten()
+    split = torch.zeros_like(free)
     if not len(empty):
-        return centroids
+        return centroids, split
     error = torch.zeros_like(counts).index_add_(0, ids, distances)
     error[free] = -1.0
     full = error.argsort(descending=True)[: len(empty)]
@@ -102,7 +113,9 @@ def _relocate(
     centroids = centroids.clone()
     centroids[empty] = centroids[full] + shift
     centroids[full] -= shift
-    return centroids
+    split[empty] = True
+    split[full] = True
+    return centroids, split
 
 
 def hierarchical_start(points: Tensor, size: int, generator: torch.Generator) -> Tensor:

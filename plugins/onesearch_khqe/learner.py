@@ -159,13 +159,14 @@ class KhqeLearner(TokenizerLearner):
             entries[row] = own
         return entries
 
-    def _table(self, cache: Path | None = None, progress: Progress | None = None) -> TextTable:
-        hasher = (
-            None if self.settings.encoder == "sentence-transformers" else NgramHasher(self.settings.buckets)
-        )
+    def _table(
+        self, cache: Path | None = None, progress: Progress | None = None, exact: bool = False
+    ) -> TextTable:
+        wants_grams = self.settings.encoder != "sentence-transformers"
+        hasher = NgramHasher(self.settings.buckets) if wants_grams else None
         if self.settings.encoder != "ngram" and self._model is None:
             self._model = BaseModel(self.settings.model, progress)
-        return TextTable(hasher, self._model, cache)
+        return TextTable(hasher, self._model, cache, exact)
 
     def _fit_encoder(
         self,
@@ -203,7 +204,7 @@ class KhqeLearner(TokenizerLearner):
 
     def _embed_raw(self, texts: Sequence[str], role: TextRole) -> np.ndarray:
         assert self._encoder is not None
-        table = self._table()
+        table = self._table(exact=len(texts) <= EXACT)
         return self._encoder.embed(table, table.add(texts), role)
 
     def embed(self, texts: Sequence[str], role: TextRole = "query") -> np.ndarray:
@@ -319,6 +320,8 @@ class KhqeLearner(TokenizerLearner):
 
 
 KEPT = frozenset({"multimodal.jsonl"})
+EXACT = 4_096
+"""So many texts are embedded in f32, as serving does; more of them faster."""
 
 
 class Clock:

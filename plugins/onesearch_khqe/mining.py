@@ -110,8 +110,8 @@ def phrases(text: str) -> list[str]:
     """Candidate keywords of a normalised text: one to three neighbouring words as they stand there, and CJK
     substrings of 2 to 6 characters.
 
-    A phrase begins and ends at word boundaries, so that the automaton can find it again; it neither starts nor
-    ends with a stop word, and a single character alone is none.
+    A phrase begins and ends at word boundaries, so that the automaton can find it again; it neither starts
+    nor ends with a stop word, and a single character alone is none.
     """
     found: dict[str, None] = {}
     spans = [(match.start(), match.end()) for match in PIECE.finditer(text)]

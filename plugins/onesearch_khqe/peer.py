@@ -87,7 +87,8 @@ def main(folder: str, source: str, target: str, sizes: str, parts: str, threads:
     last = np.array(encoder.encode(rest))
     end = time.perf_counter()
     inverted: Any = faiss.downcast_index(encoder.index.index)
-    decoded = inverted.pq.decode(last.astype(np.uint8))
+    books_of = faiss.vector_to_array(inverted.pq.centroids).reshape(len(spaces), spaces[0], -1)
+    decoded = np.concatenate([book[codes] for book, codes in zip(books_of, last.T, strict=True)], axis=1)
     if inverted.by_residual:
         decoded = decoded + faiss.downcast_index(inverted.quantizer).reconstruct(0)
     turn = faiss.downcast_VectorTransform(encoder.index.chain.at(0))

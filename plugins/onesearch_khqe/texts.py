@@ -27,9 +27,15 @@ class TextTable:
     """
 
     def __init__(
-        self, hasher: NgramHasher | None, model: BaseModel | None, cache: Path | None = None
+        self,
+        hasher: NgramHasher | None,
+        model: BaseModel | None,
+        cache: Path | None = None,
+        exact: bool = False,
     ) -> None:
-        """``cache``: folder that keeps what was encoded, so that a resumed run encodes nothing twice."""
+        """``cache``: folder that keeps what was encoded, so that a resumed run encodes nothing twice.
+        ``exact``: the model computes in f32, not in bf16."""
+        self._exact = exact
         self._hasher = hasher
         self._model = model
         self._cache = cache
@@ -62,7 +68,9 @@ class TextTable:
             )
         if model is not None:
             assert self.base is not None
-            more = self._cached("base", model.name, new, lambda: {"vectors": model.encode(new)})
+            more = self._cached(
+                "base", model.name, new, lambda: {"vectors": model.encode(new, exact=self._exact)}
+            )
             self.base = np.concatenate([self.base, more["vectors"]])
 
     def _cached(

@@ -37,9 +37,9 @@ def slowly(text: str, keywords: list[str]) -> list[str]:
         for keyword in keywords:
             end = at + len(keyword)
             free_left = at == 0 or not joins(text[at - 1], text[at])
-            if text.startswith(keyword, at) and free_left and len(keyword) > len(best):
-                if end == len(text) or not joins(text[end - 1], text[end]):
-                    best = keyword
+            free_right = end >= len(text) or not joins(text[end - 1], text[end])
+            if text.startswith(keyword, at) and free_left and free_right and len(keyword) > len(best):
+                best = keyword
         found += [best] if best else []
         at += len(best) or 1
     return found
