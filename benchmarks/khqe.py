@@ -1,4 +1,7 @@
-"""SIDs beside the authors' code: ``python benchmarks/khqe.py --store S [--peer CHECKOUT] [--faiss]``; prints JSON."""
+"""SIDs beside the authors' code; prints JSON.
+
+``python benchmarks/khqe.py --store S [--peer CHECKOUT] [--faiss]``
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What each part of KHQE is worth: ``python benchmarks/ablation_khqe.py --store S [--passes 3]``; prints JSON."""
+"""What each part of KHQE is worth; prints JSON.
+
+``python benchmarks/ablation.py --store S [--passes 3]``
+"""
 
 from __future__ import annotations
 
