@@ -68,7 +68,7 @@ def test_as_good_as_faiss(fitted: Codebooks) -> None:
         points, QuantiserConfig(code_sizes=(32, 16, 8), opq_sizes=(16, 16), engine="faiss")
     )
     ours = fitted.distortion(points, fitted.encode(points))
-    assert ours <= 1.03 * theirs.distortion(points, theirs.encode(points))
+    assert ours <= 1.05 * theirs.distortion(points, theirs.encode(points))
 
 
 def test_opq_beats_cutting_without_a_rotation() -> None:
