@@ -4,18 +4,19 @@ worth."""
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from onesearch.config import load_config
 from onesearch.data.store import Store
 from onesearch.errors import UsageError
 from onesearch.progress import Progress, SilentProgress
 from onesearch.training.pairs import query_item_pairs
 
+from onesearch_khqe.bench import store_or_demo
 from onesearch_khqe.collisions import assign_last_codes
 from onesearch_khqe.config import KhqeConfig, LossWeights
 from onesearch_khqe.fusion import normalised
@@ -47,40 +48,59 @@ class Truth:
 
 
 def run(
-    store: Path,
-    config: KhqeConfig | None = None,
+    store: Path | None = None,
+    config: Path | None = None,
     passes: int = 3,
     losses: bool = True,
     tables: bool = True,
     work: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure on a store's held-out queries.
+    """Measure what keywords, balancing, OPQ and each of the five losses are worth, on held-out queries.
 
     Args:
-        store: the store.
-        config: settings to start from; its fusion is used for "+ keywords" (0 there becomes the paper's ½).
+        store: a store with judgements or clicks; None makes the demo catalogue.
+        config: the configuration file to start from; its tokenizer must be khqe.
         passes: passes of every alignment.
-        losses: leave each loss out in turn. tables: the rows of tables 2 and 3.
-        work: folder for what is encoded; a temporary one without it.
+        losses: leave each loss out in turn.
+        tables: make the rows of the paper's tables 2 and 3.
+        work: folder that keeps what was encoded between runs.
 
     Returns:
         ``rows``: {``part``: khqe, ``what``, ``without``, ``set``, ``HR@10``, ``R@10``, ``MRR@10``, ``change``
-        of R@10 against the row's reference, ``low``, ``high`` (95 %, paired bootstrap over queries),
-        ``against``}; rows of the tables also ``icr``, ``cur``. The figures of the tables are those of SIDs
-        (items ranked by what their SID stands for), those of the losses are of the embedding itself, without
+        of R@10 against the row named in ``against``, ``low``, ``high`` (95 %, paired bootstrap over
+        ``queries``)}; rows of the tables also ``icr``, ``cur``. Figures of the tables are those of SIDs
+        (items ranked by what their SID stands for); those of the losses are of the embedding itself, without
         keywords.
     """
+    settings = KhqeConfig()
+    if config is not None:
+        offer, chosen = load_config(config).component("tokenizer")
+        if not isinstance(chosen, KhqeConfig):
+            raise UsageError(f"{config}: its tokenizer is '{offer.name}', not khqe")
+        settings = chosen
     progress = progress or SilentProgress()
-    config = config or KhqeConfig()
-    settings = config.alignment.model_copy(update={"epochs": passes, "patience": passes})
-    config = config.model_copy(update={"alignment": settings})
-    with ExitStack() as stack:
-        folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        study = _Study(Store.open(store), config, folder, progress)
-        rows = _loss_rows(study, passes > 0 and losses)
-        if tables:
-            rows += _table_rows(study)
+    with tempfile.TemporaryDirectory() as temporary:
+        opened = store_or_demo(store, Path(temporary), progress)
+        return measure(opened, settings, passes, losses, tables, work or Path(temporary) / "work", progress)
+
+
+def measure(
+    store: Store,
+    config: KhqeConfig,
+    passes: int,
+    losses: bool,
+    tables: bool,
+    work: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """:func:`run` on an opened store and typed settings. The fusion of ``config`` is that of "+ keywords"
+    (where it is 0, the paper's ½)."""
+    alignment = config.alignment.model_copy(update={"epochs": passes, "patience": max(1, passes)})
+    study = _Study(store, config.model_copy(update={"alignment": alignment}), work, progress)
+    rows = _loss_rows(study, passes > 0 and losses)
+    if tables:
+        rows += _table_rows(study)
     return {"rows": rows}
 
 

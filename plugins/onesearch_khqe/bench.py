@@ -55,7 +55,7 @@ def run(
     threads = threads or os.cpu_count() or 1
     with ExitStack() as stack:
         temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        titles = _titles(store, temporary, progress)
+        titles: list[str] = store_or_demo(store, temporary, progress).items()["title"].to_list()
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         stack.callback(torch.set_num_threads, before)
@@ -76,15 +76,15 @@ def run(
     return result
 
 
-def _titles(store: Path | None, temporary: Path, progress: Progress) -> list[str]:
+def store_or_demo(store: Path | None, folder: Path, progress: Progress) -> Store:
+    """The store, or the simulated shop made in ``folder``."""
     if store is None:
         from onesearch.data.importers.demo import import_demo
         from onesearch.data.importing import run_import
 
-        store = temporary / "store"
+        store = folder / "demo-store"
         run_import("demo", import_demo, store, progress=progress, simulated=True)
-    titles: list[str] = Store.open(store).items()["title"].to_list()
-    return titles
+    return Store.open(store)
 
 
 def _own_rows(vectors: np.ndarray, seed: int, progress: Progress, faiss: bool) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onesearch.data.store import Store
 from onesearch.errors import UsageError
+from onesearch.progress import SilentProgress
 from onesearch_khqe import ablation, bench
 from onesearch_khqe.config import KhqeConfig
 from onesearch_khqe.peer import run_peer
@@ -74,7 +75,7 @@ def test_the_peers_distortion_is_what_its_codes_give(repository: Path) -> None:
 
 
 def test_ablation(store: Store, quick: KhqeConfig, tmp_path: Path) -> None:
-    result = ablation.run(store.path, quick, passes=1, work=tmp_path)
+    result = ablation.measure(store, quick, 1, True, True, tmp_path, SilentProgress())
     rows = result["rows"]
     keys = {"part", "what", "without", "set", "HR@10", "R@10", "MRR@10", "change", "low", "high", "against"}
     assert all(keys <= set(row) and row["part"] == "khqe" and row["set"] == "test" for row in rows)
