@@ -77,8 +77,8 @@ class Seq2SeqConfig(Section):
     mixed_precision: bool = True
     """Matrix products in bfloat16 where the processor or GPU computes them; weights stay float32."""
     alignment: StageConfig = StageConfig(steps=1_500, max_minutes=25)
-    """Stage 1: text and categories ↔ SIDs. About 10 minutes of ``small`` on two cores; the limit is for slower
-    ones, so that a training stays below 90 minutes."""
+    """Stage 1: text and categories ↔ SIDs. About 10 minutes of ``small`` on two cores; the limit is for
+    slower ones, so that a training stays below 90 minutes."""
     cooccurrence: StageConfig = StageConfig(steps=2_500, max_minutes=35)
     """Stage 2: queries ↔ items. About 20 minutes of ``small`` on two cores."""
     personalisation: StageConfig = StageConfig()
