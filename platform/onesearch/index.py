@@ -223,15 +223,16 @@ def passing(items: pl.DataFrame, filters: Filters) -> np.ndarray:
 def _map_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file, mapped into memory; the library itself would copy them."""
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > path.stat().st_size:
+        size = path.stat().st_size
+        length = struct.unpack("<Q", file.read(8))[0] if size >= 8 else size + 1
+        if length > size:
             raise ValueError(f"{path.name} is cut short")
         header = json.loads(file.read(length))
     arrays = {}
     for name, about in header.items():
         if name != "__metadata__":
             start, end = about["data_offsets"]
-            if 8 + length + end > path.stat().st_size:
+            if 8 + length + end > size:
                 raise ValueError(f"{path.name} is cut short")
             # A mapping cannot be empty.
             raw = np.memmap(path, np.uint8, "r", 8 + length + start, end - start) if end > start else b""
