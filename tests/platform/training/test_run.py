@@ -113,7 +113,14 @@ def test_killed_and_started_again_ends_in_the_same_release(judged: Store, toy, t
 
 def test_interrupted_it_says_how_to_go_on(judged: Store, toy, tmp_path: Path) -> None:
     arguments = command(toy, judged, tmp_path / "R", tmp_path / "toy.toml", step_ms=2_000)
-    process = subprocess.Popen(arguments, env=toy.environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments,
+        env=toy.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores the signal, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_for(process, "alignment step 1")
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[1]
