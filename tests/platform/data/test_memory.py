@@ -20,7 +20,8 @@ writing.PART_ROWS = 100_000
 form, source, store = sys.argv[1:]
 assert run_import(form, partial(import_tables, Path(source), form=form), store).rejected == 0
 # Not getrusage: its peak is carried over from the process that started this one.
-peak = next(line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if "VmHWM" in line)
+status = Path("/proc/self/status").read_text(encoding="utf-8")
+peak = next(line for line in status.splitlines() if "VmHWM" in line)
 print(int(peak.split()[1]) / 1024)
 """
 
