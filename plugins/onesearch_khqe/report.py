@@ -188,7 +188,9 @@ def plot_report(figures: dict[str, Any], path: Path) -> None:
         passes = [entry["pass"] for entry in curve]
         axes[1, 1].plot(passes, [entry["R@10"] for entry in curve], marker="o", color=blue, label="R@10")
         axes[1, 1].plot(passes, [entry["R@100"] for entry in curve], marker="o", color=orange, label="R@100")
-        axes[1, 1].set(title="Alignment: held-out queries, sampled catalogue", xlabel="pass", ylim=(0, 1))
+        axes[1, 1].set(
+            title="Alignment: held-out queries, sampled catalogue", xlabel="pass", ylim=(0, 1), xticks=passes
+        )
         if curve:
             axes[1, 1].legend(frameon=False)
         figure.savefig(path, dpi=120)
