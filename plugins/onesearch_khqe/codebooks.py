@@ -41,6 +41,16 @@ class Codebooks:
         return int(self.layers[0].shape[1])
 
     @cached_property
+    def _scoring(self) -> tuple[np.ndarray, ...]:
+        """Each level's ``[c, −½‖c‖²]`` transposed: a product with ``[x, 1]`` is largest at the nearest
+        code."""
+        books = (*self.layers, *self.parts)
+        return tuple(
+            np.ascontiguousarray(np.column_stack([book, -0.5 * np.square(book).sum(1)]).T, np.float32)
+            for book in books
+        )
+
+    @cached_property
     def _halves(self) -> tuple[np.ndarray, ...]:
         return tuple(0.5 * np.square(book).sum(1) for book in (*self.layers, *self.parts))
 
@@ -61,14 +71,18 @@ class Codebooks:
         sids = np.empty((len(vectors), len(self.levels)), dtype=np.int32)
         residuals = np.array(vectors, dtype=np.float32)
         for start in range(0, len(vectors), CHUNK):
-            rest = residuals[start : start + CHUNK]
+            rest = np.ones((len(residuals[start : start + CHUNK]), self.dim + 1), dtype=np.float32)
+            rest[:, :-1] = residuals[start : start + CHUNK]
             codes = sids[start : start + CHUNK]
             for level, layer in enumerate(self.layers):
-                codes[:, level] = (rest @ layer.T - self._halves[level]).argmax(1)
-                rest -= layer[codes[:, level]]
-            for at, part in enumerate(self._cut(rest)):
+                codes[:, level] = (rest @ self._scoring[level]).argmax(1)
+                rest[:, :-1] -= layer[codes[:, level]]
+            residuals[start : start + CHUNK] = rest[:, :-1]
+            for at, part in enumerate(self._cut(rest[:, :-1])):
                 level = len(self.layers) + at
-                codes[:, level] = (part @ self.parts[at].T - self._halves[level]).argmax(1)
+                scores = part @ self._scoring[level][:-1]
+                scores += self._scoring[level][-1]
+                codes[:, level] = scores.argmax(1)
         return sids, residuals
 
     def part_distances(self, residuals: np.ndarray) -> list[np.ndarray]:

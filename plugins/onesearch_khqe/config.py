@@ -116,9 +116,9 @@ class QuantiserConfig(Section):
     fit_on: Literal["items", "items+queries"] = "items"
     """What the codebooks are fitted on; the authors fit on both."""
     iterations: int = Field(default=4, ge=1)
-    """Lloyd iterations of a layer with few points a code, after a hierarchical start; three times as many,
+    """Lloyd iterations of a layer with few points a code, after a hierarchical start; four times as many,
     cheaper ones where points are many."""
-    opq_iterations: int = Field(default=12, ge=1)
+    opq_iterations: int = Field(default=20, ge=1)
     """Alternations of OPQ between codebooks and rotation."""
     engine: Literal["lloyd", "faiss"] = "lloyd"
     """``lloyd``: our k-means and OPQ in torch (several times faster at equal distortion); ``faiss``: faiss'

@@ -11,7 +11,9 @@ STALL = 2e-4
 SETTLE = 3
 """Last iterations of :func:`lloyd` that move no centroid but to its mean."""
 IDLE = 0.1
-"""Share of centroids that one refilling iteration moves."""
+"""Share of centroids that the first refilling iteration moves; the later ones move fewer, down to none. More
+of it lowers the distortion and the share of items told apart: at 0.1 neither is worse than the authors' code
+on Home Depot."""
 
 
 def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,14 +37,19 @@ def means(points: Tensor, ids: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
 
 def lloyd(
     points: Tensor, centroids: Tensor, iterations: int, generator: torch.Generator, refill: bool = True
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Lloyd's iterations from given centroids.
 
     A centroid that has lost its points is moved beside the one with the largest share of the distortion. With
     ``refill`` so are, until the last few iterations, the centroids that are cheapest to do without (see
     :func:`_worthless`): the density of residuals is so uneven that plain Lloyd leaves many of them idle. On
     Home Depot's second layer ten such iterations reach a distortion that faiss' twenty-five do not.
+
+    Returns:
+        centroids f32[K, D], and of which points i64[N] they are the means: the nearest ones but for the last
+        step.
     """
+    ids = torch.zeros(len(points), dtype=torch.long, device=points.device)
     best = float("inf")
     fresh = torch.zeros(len(centroids), dtype=torch.bool, device=centroids.device)
     for iteration in range(iterations):
@@ -53,27 +60,26 @@ def lloyd(
         if iteration < iterations - 1:
             free = counts == 0
             if not settled:
-                free |= _worthless(centroids, counts, fresh)
+                share = IDLE * (1 - iteration / (iterations - SETTLE))
+                free |= _worthless(centroids, counts, fresh, share)
             centroids, fresh = _relocate(centroids, counts, distances, ids, free, generator)
         if settled and total > best * (1 - STALL):
             break
         best = min(best, total)
-    return centroids
+    return centroids, ids
 
 
-def _worthless(centroids: Tensor, counts: Tensor, fresh: Tensor) -> Tensor:
+def _worthless(centroids: Tensor, counts: Tensor, fresh: Tensor, share: float) -> Tensor:
     """bool[K]: the centroids whose merging into a neighbour costs least (Ward: ``n·m/(n+m)·d²``).
 
-    Of two that are each other's neighbour only one may go, and none of the ``fresh``: those were split just
-    now and have not parted yet.
+    None of the ``fresh`` goes: those were split just now and have not parted yet.
     """
-    many = int(IDLE * len(centroids))
+    many = int(share * len(centroids))
     chosen = torch.zeros(len(centroids), dtype=torch.bool, device=centroids.device)
     if not many:
         return chosen
     squares = centroids.square().sum(1)
     costs = torch.empty_like(squares)
-    partner = torch.empty_like(counts, dtype=torch.long)
     for start in range(0, len(centroids), CHUNK):
         rows = slice(start, start + CHUNK)
         gaps = squares[rows, None] + squares[None] - 2 * centroids[rows] @ centroids.T
@@ -81,11 +87,9 @@ def _worthless(centroids: Tensor, counts: Tensor, fresh: Tensor) -> Tensor:
         cost = gaps * pair
         at = torch.arange(len(cost), device=cost.device)
         cost[at, at + start] = float("inf")
-        costs[rows], partner[rows] = cost.min(1)
+        costs[rows] = cost.min(1).values
     costs[fresh] = float("inf")
     chosen[costs.argsort()[:many]] = True
-    numbers = torch.arange(len(costs), device=costs.device)
-    chosen &= ~(chosen[partner] & (partner[partner] == numbers) & (numbers < partner))
     return chosen
 
 
@@ -128,7 +132,7 @@ def hierarchical_start(points: Tensor, size: int, generator: torch.Generator) ->
     coarse = max(1, int(size**0.5))
     if size < 64 or len(points) < 4 * size:
         return points[order[:size]].clone()
-    centroids = lloyd(points, points[order[:coarse]].clone(), 8, generator, refill=False)
+    centroids, _ = lloyd(points, points[order[:coarse]].clone(), 8, generator, refill=False)
     ids, distances = nearest(points, centroids)
     counts = torch.bincount(ids, minlength=coarse)
     error = torch.zeros(coarse, device=points.device).index_add_(0, ids, distances)
@@ -139,7 +143,7 @@ def hierarchical_start(points: Tensor, size: int, generator: torch.Generator) ->
         wanted = int(shares[number])
         if wanted:
             start = torch.randperm(len(own), generator=generator)[:wanted].to(points.device)
-            parts.append(lloyd(own, own[start].clone(), 8, generator, refill=False))
+            parts.append(lloyd(own, own[start].clone(), 8, generator, refill=False)[0])
     return torch.cat(parts)
 
 
@@ -155,16 +159,19 @@ def _apportion(weights: Tensor, limits: Tensor, total: int) -> Tensor:
     return shares
 
 
-def fit_kmeans(points: Tensor, size: int, iterations: int, generator: torch.Generator) -> Tensor:
-    """``size`` centroids f32[K, D] of points f32[N, D], N ≥ size.
+def fit_kmeans(
+    points: Tensor, size: int, iterations: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """``size`` centroids f32[K, D] of points f32[N, D], N ≥ size; and the points' centroids as in
+    :func:`lloyd`.
 
-    Few points a centroid: a hierarchical start, then Lloyd. Many: iterations are cheap, so three times as
+    Few points a centroid: a hierarchical start, then Lloyd. Many: iterations are cheap, so four times as
     many from random points, with refilling.
     """
     if len(points) < MANY * size:
         return lloyd(points, hierarchical_start(points, size, generator), iterations, generator, refill=False)
     order = torch.randperm(len(points), generator=generator)[:size].to(points.device)
-    return lloyd(points, points[order].clone(), 3 * iterations, generator)
+    return lloyd(points, points[order].clone(), 4 * iterations, generator)
 
 
 MANY = 32

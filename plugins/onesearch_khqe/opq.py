@@ -37,7 +37,7 @@ def fit_opq(
     for size, own in zip(sizes, columns, strict=True):
         turned = residuals @ rotation[:, own]
         picks = torch.randperm(len(turned), generator=generator)[:size].to(turned.device)
-        codebooks.append(lloyd(turned, turned[picks].clone(), FIRST, generator))
+        codebooks.append(lloyd(turned, turned[picks].clone(), FIRST, generator, refill=False)[0])
     for iteration in range(iterations + LAST):
         sums: list[Tensor] = []
         for at, own in enumerate(columns):
@@ -54,8 +54,11 @@ def fit_opq(
     return rotation, codebooks
 
 
-FIRST = 16
+FIRST = 8
+"""Lloyd steps of each sub-space before the first rotation. Without refilling: that would lower the distortion
+by 1 % more and take the codes from where items lie close, so that fewer of them are told apart."""
 LAST = 2
+"""Steps after the last rotation."""
 
 
 def _nearest_rotated(points: Tensor, codebook: Tensor, axes: Tensor) -> Tensor:

@@ -51,8 +51,7 @@ def fit_codebooks(
                 layer = faiss_engine.kmeans(rest, size, seed, gpu)
                 ids, _ = nearest(rest, layer)
             else:
-                layer = fit_kmeans(rest, size, config.iterations, generator)
-                ids, _ = nearest(rest, layer)
+                layer, ids = fit_kmeans(rest, size, config.iterations, generator)
             rest -= layer[ids]
             layers.append(layer.cpu().numpy())
             task.advance()
