@@ -24,7 +24,7 @@ def balanced_kmeans(
         centroids f32[K, D] and the balanced assignment i64[N].
     """
     capacity = math.ceil(slack * len(points) / size)
-    centroids, _ = fit_kmeans(points, size, iterations, generator)
+    centroids = fit_kmeans(points, size, iterations, generator)
     ids = balanced_assignment(points, centroids, capacity)
     for _ in range(2):
         centroids, _ = means(points, ids, centroids)

@@ -8,7 +8,7 @@ import torch
 from onesearch.errors import ConfigError
 from torch import Tensor
 
-from onesearch_khqe.kmeans import CHUNK, lloyd
+from onesearch_khqe.kmeans import lloyd, quick_search
 
 
 def fit_opq(
@@ -37,11 +37,12 @@ def fit_opq(
     for size, own in zip(sizes, columns, strict=True):
         turned = residuals @ rotation[:, own]
         picks = torch.randperm(len(turned), generator=generator)[:size].to(turned.device)
-        codebooks.append(lloyd(turned, turned[picks].clone(), FIRST, generator, refill=False)[0])
+        codebooks.append(lloyd(turned, turned[picks].clone(), FIRST, generator, refill=False))
+    search = quick_search(residuals)
     for iteration in range(iterations + LAST):
         sums: list[Tensor] = []
         for at, own in enumerate(columns):
-            ids = _nearest_rotated(residuals, codebooks[at], rotation[:, own])
+            ids, _ = search(codebooks[at] @ rotation[:, own].T)
             total, counts = _sums(residuals, ids, len(codebooks[at]))
             moved = (total @ rotation[:, own]) / counts.clamp(min=1)[:, None]
             codebooks[at] = torch.where(counts[:, None] > 0, moved, codebooks[at])
@@ -59,17 +60,6 @@ FIRST = 8
 by 1 % more and take the codes from where items lie close, so that fewer of them are told apart."""
 LAST = 2
 """Steps after the last rotation."""
-
-
-def _nearest_rotated(points: Tensor, codebook: Tensor, axes: Tensor) -> Tensor:
-    """Nearest code of ``points @ axes``, without computing that product; i64[N]."""
-    back = codebook @ axes.T
-    half = 0.5 * codebook.square().sum(1)
-    ids = torch.empty(len(points), dtype=torch.long, device=points.device)
-    for start in range(0, len(points), CHUNK):
-        some = torch.addmm(half[None], points[start : start + CHUNK], back.T, beta=-1)
-        ids[start : start + CHUNK] = some.argmax(1)
-    return ids
 
 
 def _sums(points: Tensor, ids: Tensor, size: int) -> tuple[Tensor, Tensor]:

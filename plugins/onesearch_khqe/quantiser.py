@@ -51,7 +51,8 @@ def fit_codebooks(
                 layer = faiss_engine.kmeans(rest, size, seed, gpu)
                 ids, _ = nearest(rest, layer)
             else:
-                layer, ids = fit_kmeans(rest, size, config.iterations, generator)
+                layer = fit_kmeans(rest, size, config.iterations, generator)
+                ids, _ = nearest(rest, layer)
             rest -= layer[ids]
             layers.append(layer.cpu().numpy())
             task.advance()
