@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from onesearch.errors import ArtifactError, UsageError
 from onesearch.semantic_ids import PrefixTree
+from onesearch.shoppers.state import item_keys
 
 _DTYPES = {"I32": np.int32, "F16": np.float16, "F32": np.float32}
 ITEM_COLUMNS = ("item_id", "title", "category", "brand", "price", "in_stock")
@@ -154,6 +155,20 @@ class CatalogueIndex:
     def number(self, item_id: str) -> int | None:
         """Item number of an id, None when the catalogue has no such item."""
         return self._numbers.get(item_id)
+
+    @cached_property
+    def _keys(self) -> tuple[np.ndarray, np.ndarray]:
+        keys = item_keys(self.items["item_id"].to_list())
+        order = np.argsort(keys)
+        return keys[order], order.astype(np.int32)
+
+    def numbers_of(self, keys: np.ndarray) -> np.ndarray:
+        """Item numbers i32[n] of item keys u64[n]; -1 where the catalogue has no such item (any more)."""
+        known, order = self._keys
+        if not len(known):
+            return np.full(len(keys), -1, np.int32)
+        at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        return np.where(known[at] == keys, order[at], np.int32(-1))
 
     def tree_for(self, filters: Filters) -> LiveTree:
         """The live tree narrowed to what the filters let through."""

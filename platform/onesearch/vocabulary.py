@@ -23,8 +23,11 @@ SPECIALS = (
     "<item>",
     "<category>",
     "<none>",
+    "<user>",
+    "<recent>",
+    "<popular>",
 )
-PAD, BOS, EOS, SEP, UNK, MASK, QUERY, ITEM, CATEGORY, NONE = range(len(SPECIALS))
+PAD, BOS, EOS, SEP, UNK, MASK, QUERY, ITEM, CATEGORY, NONE, USER, RECENT, POPULAR = range(len(SPECIALS))
 
 
 @dataclass(frozen=True)

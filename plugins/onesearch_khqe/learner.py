@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 import numpy as np
 import polars as pl
 import torch
+from onesearch.codebooks import Codebooks as FullCodebooks
 from onesearch.contracts.tokenizer import TextRole, TokenizerLearner
 from onesearch.errors import ArtifactError, OneSearchError
 from onesearch.progress import Progress
@@ -71,8 +72,8 @@ class KhqeLearner(TokenizerLearner):
         with clock.measure("codebooks"):
             self._fit_codebooks(vectors, work, progress)
         with clock.measure("sids"):
-            plain, residuals = encode_catalogue(self.codebooks, vectors, settings.quantiser)
-            assigned = assign_last_codes(self.codebooks, plain, residuals)
+            plain, residuals = encode_catalogue(self.books, vectors, settings.quantiser)
+            assigned = assign_last_codes(self.books, plain, residuals)
             self._sids = assigned.sids if settings.quantiser.collision_aware else plain
         self._vectors = vectors.astype(np.float16)
         self._meanings = meanings_of(self._sids, self.levels, self.item_entries, self.pool)
@@ -188,17 +189,17 @@ class KhqeLearner(TokenizerLearner):
     def _fit_codebooks(self, vectors: np.ndarray, work: Path, progress: Progress) -> None:
         path = work / "codebooks.safetensors"
         if path.exists():
-            self.codebooks = Codebooks.load(path)
+            self.books = Codebooks.load(path)
         else:
             points, settings = vectors, self.settings
             if settings.quantiser.fit_on == "items+queries" and self._queries:
                 points = np.concatenate([vectors, self.fused_queries(self._queries, settings.fusion)])
-            self.codebooks = fit_codebooks(points, settings.quantiser, settings.seed, len(vectors), progress)
+            self.books = fit_codebooks(points, settings.quantiser, settings.seed, len(vectors), progress)
             partial = path.with_suffix(".partial")
-            self.codebooks.save(partial)
+            self.books.save(partial)
             partial.replace(path)
-        self.levels = self.codebooks.levels
-        self.dim = self.codebooks.dim
+        self.levels = self.books.levels
+        self.dim = self.books.dim
 
     # ---- using
 
@@ -212,9 +213,13 @@ class KhqeLearner(TokenizerLearner):
         entries = self._selection.of_keywords(self.extractor.keywords(texts))
         return fuse(self._embed_raw(texts, role), self._keyword_vectors, entries, self.settings.fusion)
 
+    def codebooks(self) -> FullCodebooks:
+        """Every level's centroids in the space of the embeddings; OPQ's are rotated back."""
+        return FullCodebooks.of(self.books.full)
+
     def encode(self, texts: Sequence[str], role: TextRole = "query") -> np.ndarray:
         """SIDs i32[B, L] of texts, by plain nearest codes."""
-        return self.codebooks.encode(self.embed(texts, role))
+        return self.books.encode(self.embed(texts, role))
 
     def encode_items(self, items: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """SIDs i32[N, L] and e° f32[N, D] of catalogue rows, by the frozen codebooks.
@@ -237,9 +242,9 @@ class KhqeLearner(TokenizerLearner):
             entries = self._entries(structured_keywords(items[new.tolist()]), own)
             raw = self._embed_raw(own, "item")
             vectors[new] = fuse(raw, self._keyword_vectors, entries, self.settings.fusion)
-            sids[new], residuals = self.codebooks.encode_with_residuals(vectors[new])
+            sids[new], residuals = self.books.encode_with_residuals(vectors[new])
             if self.settings.quantiser.collision_aware:
-                sids[new] = assign_last_codes(self.codebooks, sids[new], residuals, self._sids).sids
+                sids[new] = assign_last_codes(self.books, sids[new], residuals, self._sids).sids
         return sids, vectors
 
     # ---- files
@@ -256,7 +261,7 @@ class KhqeLearner(TokenizerLearner):
             {name: value.contiguous() for name, value in self._encoder.state_dict().items()},
             folder / "encoder.safetensors",
         )
-        self.codebooks.save(folder / "codebooks.safetensors")
+        self.books.save(folder / "codebooks.safetensors")
         arrays = {"sids": self._sids, "vectors": self._vectors, "keys": self._keys}
         arrays["keywords"] = self._keyword_vectors.astype(np.float32)
         write_arrays(folder / "items.safetensors", arrays)
@@ -275,8 +280,8 @@ class KhqeLearner(TokenizerLearner):
         learner.report = meta.get("report", {})
         learner.pool = KeywordPool.load(folder / "pool.json")
         learner._take_pool()
-        learner.codebooks = Codebooks.load(folder / "codebooks.safetensors")
-        learner.levels, learner.dim = learner.codebooks.levels, learner.codebooks.dim
+        learner.books = Codebooks.load(folder / "codebooks.safetensors")
+        learner.levels, learner.dim = learner.books.levels, learner.books.dim
         learner._sids, learner._vectors, learner._keys, learner._keyword_vectors = read_arrays(
             folder / "items.safetensors", "sids", "vectors", "keys", "keywords"
         )
@@ -296,7 +301,7 @@ class KhqeLearner(TokenizerLearner):
         assert self._encoder is not None, "fit or load comes first"
         folder.mkdir(parents=True, exist_ok=True)
         self.pool.save(folder / "pool.json")
-        self.codebooks.save(folder / "codebooks.safetensors")
+        self.books.save(folder / "codebooks.safetensors")
         write_arrays(folder / "keywords.safetensors", {"vectors": self._keyword_vectors.astype(np.float16)})
         write_json(folder / "meanings.json", self._meanings)
         base: dict[str, Any] | None = None

@@ -32,7 +32,7 @@ def sid_figures(learner: KhqeLearner, vectors: np.ndarray, sids: np.ndarray) -> 
 
     ``icr_3`` counts the residual layers, ``icr_5`` the whole SID.
     """
-    books = learner.codebooks
+    books = learner.books
     return {
         "icr_3": independent_rate(sids, len(books.layers)),
         "icr_5": independent_rate(sids),
@@ -53,7 +53,7 @@ def figures_of(
     ``dense`` and ``sid`` are recall and reciprocal rank on held-out queries over the whole catalogue: items
     ranked by the query's e° with the item's e°, or with the vector that the item's SID stands for.
     """
-    books, held_out, entries = learner.codebooks, learner.held_out, learner.item_entries
+    books, held_out, entries = learner.books, learner.held_out, learner.item_entries
     levels = books.levels
     pool = learner.pool
     by_type = Counter(pool.types.tolist())
@@ -104,7 +104,7 @@ def _retrieval(
     return {
         "held_out_queries": len(rows),
         "dense": recall_of(queries, vectors, positives, CUTOFFS),
-        "sid": recall_of(queries, learner.codebooks.decode(sids), positives, CUTOFFS),
+        "sid": recall_of(queries, learner.books.decode(sids), positives, CUTOFFS),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 from onesearch.contracts.offers import ServingContext
-from onesearch.contracts.user_encoder import Prompt, ShopperState, UserEncoderServer
+from onesearch.contracts.user_encoder import Prompt, RawPrompt, ShopperState, UserEncoderServer
 from onesearch.errors import ArtifactError
 from onesearch.vocabulary import Vocabulary, pad
 from pydantic import BaseModel, ValidationError
@@ -41,9 +41,21 @@ class PassThroughServer(UserEncoderServer):
         """Open ``passthrough.json``: the limit that the generator was trained with rules over ``config``."""
         return cls(context.vocabulary, read_text_limit(folder))
 
+    def raw(
+        self,
+        states: Sequence[ShopperState],
+        queries: Sequence[str],
+        query_sids: np.ndarray,
+        stand_ins: Sequence[np.ndarray] | None = None,
+    ) -> RawPrompt:
+        """Prompts of B requests, as :func:`onesearch_museq.prompts.build_prompts` lays them out, padded."""
+        ids, mask = pad(build_prompts(self._vocabulary, queries, query_sids, self._text_limit))
+        nothing = np.zeros((len(queries), 0, 0), dtype=np.float32)
+        return RawPrompt(ids, mask, nothing, np.zeros((len(queries), 0), dtype=bool))
+
     def features(
         self, states: Sequence[ShopperState], queries: Sequence[str], query_sids: np.ndarray
     ) -> Prompt:
-        """Prompts of B requests, as :func:`onesearch_museq.prompts.build_prompts` lays them out, padded."""
-        ids, mask = pad(build_prompts(self._vocabulary, queries, query_sids, self._text_limit))
-        return Prompt(ids, mask, np.zeros((len(queries), 0, 0), dtype=np.float32))
+        """The same: nothing of them is learnt."""
+        raw = self.raw(states, queries, query_sids)
+        return Prompt(raw.ids, raw.mask, raw.history)

@@ -33,7 +33,14 @@ class Seq2SeqLearner(GeneratorLearner):
         super().__init__(config)
         self.model: Seq2Seq | None = None
 
-    def fit(self, stage: Stage, examples: Examples, work: Path, progress: Progress) -> dict[str, Any]:
+    def fit(
+        self,
+        stage: Stage,
+        examples: Examples,
+        work: Path,
+        progress: Progress,
+        user_module: torch.nn.Module | None = None,
+    ) -> dict[str, Any]:
         """Run one SFT stage, resumable from checkpoints in ``work``; return curves and figures.
 
         Figures: ``held_out_nll`` and ``held_out_nll_prior_only`` (nats a path, cross-validated over the

@@ -4,7 +4,13 @@ from onesearch.contracts.generator import GeneratorLearner, GeneratorServer, Sea
 from onesearch.contracts.offers import Learner, Offer, Role, Server, ServingContext
 from onesearch.contracts.reward import Candidates, RewardLearner, RewardServer
 from onesearch.contracts.tokenizer import Keyword, TextRole, TokenizerLearner, TokenizerServer
-from onesearch.contracts.user_encoder import Prompt, ShopperState, UserEncoderLearner, UserEncoderServer
+from onesearch.contracts.user_encoder import (
+    Prompt,
+    RawPrompt,
+    ShopperState,
+    UserEncoderLearner,
+    UserEncoderServer,
+)
 
 __all__ = [
     "Candidates",
@@ -14,6 +20,7 @@ __all__ = [
     "Learner",
     "Offer",
     "Prompt",
+    "RawPrompt",
     "RewardLearner",
     "RewardServer",
     "Role",

@@ -14,6 +14,8 @@ from onesearch.contracts.user_encoder import Prompt
 from onesearch.progress import Progress
 
 if TYPE_CHECKING:
+    import torch
+
     from onesearch.index import LiveTree
     from onesearch.training.examples import Examples
 
@@ -45,9 +47,24 @@ class SearchResult:
 class GeneratorLearner(Learner):
     """Learns p(SID | prompt) over the legal children of each prefix."""
 
+    prefix_width: int = 0
+    """Width d of the prefix vectors that the network reads; 0: it reads none."""
+
     @abstractmethod
-    def fit(self, stage: Stage, examples: Examples, work: Path, progress: Progress) -> dict[str, Any]:
-        """Run one SFT stage, resumable from checkpoints in ``work``; return curves and figures."""
+    def fit(
+        self,
+        stage: Stage,
+        examples: Examples,
+        work: Path,
+        progress: Progress,
+        user_module: torch.nn.Module | None = None,
+    ) -> dict[str, Any]:
+        """Run one SFT stage, resumable from checkpoints in ``work``; return curves and figures.
+
+        ``user_module`` maps the histories of the examples to prefix vectors (see
+        :meth:`onesearch.contracts.user_encoder.UserEncoderLearner.module`). It is trained along, stands in
+        the same checkpoints, and holds its best weights when the stage ends.
+        """
 
 
 class GeneratorServer(Server):

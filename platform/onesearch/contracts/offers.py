@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel
 
+from onesearch.codebooks import Codebooks
 from onesearch.errors import PluginError
 
 if TYPE_CHECKING:
@@ -77,6 +80,8 @@ class ServingContext:
         index: the catalogue's items, SIDs, vectors and prefix tree.
         runtime: makes sessions of exported graphs with this process' share of the threads.
         siblings: the other components' folders by role: a reward may read the tokenizer's artifacts, say.
+        query_sids: the tokenizer's SIDs i32[B, L] of query texts; None where a server has no tokenizer beside
+            it.
     """
 
     release: Path
@@ -84,6 +89,12 @@ class ServingContext:
     index: CatalogueIndex
     runtime: Runtime
     siblings: dict[str, Path] = field(default_factory=dict)
+    query_sids: Callable[[Sequence[str]], np.ndarray] | None = None
+
+    @cached_property
+    def codebooks(self) -> Codebooks:
+        """The tokenizer's codebooks. Raises ArtifactError where the release has none."""
+        return Codebooks.load(self.release / "index")
 
 
 class Learner(ABC):

@@ -15,6 +15,7 @@ from onesearch.contracts.offers import Learner, Server
 from onesearch.progress import Progress
 
 if TYPE_CHECKING:
+    from onesearch.codebooks import Codebooks
     from onesearch.data.store import Store
 
 TextRole = Literal["query", "item"]
@@ -47,6 +48,10 @@ class TokenizerLearner(Learner):
         For the items the tokenizer was fitted on these are the collision-aware assigned SIDs; for others the
         same rule against the frozen codebooks.
         """
+
+    @abstractmethod
+    def codebooks(self) -> Codebooks:
+        """What the codes stand for: an item's e° is about the sum of its codes' centroids."""
 
     @abstractmethod
     def embed(self, texts: Sequence[str], role: TextRole = "query") -> np.ndarray:

@@ -5,7 +5,7 @@
     <releases>/<name>/
         manifest.json, manifest.sha256    what it is, sha256 of every file
         config.toml                       the whole configuration it was trained with
-        vocabulary/  index/               the prompts' id space; items, SIDs, vectors
+        vocabulary/  index/               the prompts' id space; items, SIDs, vectors, codebooks
         tokenizer/ user_encoder/ generator/ reward/     exported: what servers open
         learners/<role>/                  saved learners: what further training opens
         reports/                          figures and plots
@@ -16,16 +16,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from onesearch import config as configuration
 from onesearch.contracts.offers import ROLES, Learner, Offer, Role, Server, ServingContext
+from onesearch.contracts.tokenizer import TokenizerServer
 from onesearch.errors import ArtifactError, ConfigError, OneSearchError, PluginError, UsageError
 from onesearch.index import CatalogueIndex
 from onesearch.plugins import CORE_DISTRIBUTION, Plugins, load_plugins
@@ -123,7 +126,8 @@ class Release:
     def context(self, runtime: Runtime) -> ServingContext:
         """What servers may use of this release."""
         self.require_plugins()
-        return serving_context(self.path, self.vocabulary, self.index, runtime)
+        context = serving_context(self.path, self.vocabulary, self.index, runtime)
+        return replace(context, query_sids=QuerySids(lambda: self.server("tokenizer", context)))
 
     def server(self, role: Role, context: ServingContext) -> Server:
         """Open the serving half of a component."""
@@ -139,6 +143,20 @@ def serving_context(
 ) -> ServingContext:
     """The context of servers over a release's folder, or over one that is about to become a release."""
     return ServingContext(folder, vocabulary, index, runtime, {role: folder / role for role in ROLES})
+
+
+class QuerySids:
+    """SIDs of query texts by a tokenizer that is opened when the first is asked for."""
+
+    def __init__(self, open_tokenizer: Callable[[], Server]) -> None:
+        self._open = open_tokenizer
+        self._tokenizer: TokenizerServer | None = None
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """i32[B, L]."""
+        if self._tokenizer is None:
+            self._tokenizer = cast(TokenizerServer, self._open())
+        return self._tokenizer.quantise(self._tokenizer.embed(texts, "query"))
 
 
 def write_release(

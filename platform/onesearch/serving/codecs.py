@@ -9,8 +9,9 @@ from typing import Any
 
 from onesearch.contracts.tokenizer import Keyword
 from onesearch.contracts.user_encoder import ShopperState
-from onesearch.errors import UsageError
+from onesearch.errors import ArtifactError, UsageError
 from onesearch.index import Filters
+from onesearch.shoppers.packing import pack, unpack
 
 CATEGORY_SEPARATOR = "\x1f"
 
@@ -34,19 +35,15 @@ def read_filters(raw: bytes) -> Filters:
 
 
 def write_state(state: ShopperState) -> bytes:
-    """A shopper's state as JSON; one that nothing is known of is empty bytes."""
-    return _json({name: value for name, value in asdict(state).items() if value})
+    """A shopper's state as the state stores keep it; one that nothing is known of is empty bytes."""
+    return pack(state)
 
 
 def read_state(raw: bytes) -> ShopperState:
     """What :func:`write_state` wrote. Raises UsageError where it is something else."""
-    values = _object(raw, "STATE")
-    for name in ("clicks", "orders", "queries"):
-        if name in values:
-            values[name] = tuple(values[name])
     try:
-        return ShopperState(**values)
-    except TypeError as error:
+        return unpack(raw)
+    except ArtifactError as error:
         raise UsageError(f"STATE: {error}") from error
 
 

@@ -42,6 +42,20 @@ class Ragged:
 
 
 @dataclass(frozen=True)
+class Histories:
+    """Vectors that sum shoppers' histories up, for the user encoder's module; equal ones are stored once.
+
+    Attributes:
+        values: f16[M, F, D]. mask: bool[M, F], false where a vector has nothing to say.
+        row: i32[N], the row of ``values`` of each example.
+    """
+
+    values: np.ndarray
+    mask: np.ndarray
+    row: np.ndarray
+
+
+@dataclass(frozen=True)
 class SidTask:
     """Prompt → SID: the target is a leaf, its probability a product over the legal children of each prefix.
 
@@ -52,6 +66,7 @@ class SidTask:
         leaf: i32[N], target leaf of the tree.
         weight: f32[N], how much an example counts.
         held_out: bool[N], true for examples whose *query* is held out: for early stopping, never trained on.
+        histories: of the N examples; None where prompts know nothing of a shopper.
     """
 
     name: str
@@ -60,6 +75,7 @@ class SidTask:
     leaf: np.ndarray
     weight: np.ndarray
     held_out: np.ndarray
+    histories: Histories | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
@@ -32,6 +32,7 @@ from onesearch.errors import ConfigError, OneSearchError, UsageError
 from onesearch.index import ITEM_COLUMNS, CatalogueIndex
 from onesearch.progress import Progress
 from onesearch.releases.release import (
+    QuerySids,
     Release,
     check_name,
     platform_version,
@@ -240,7 +241,8 @@ class _Training:
 
     @cached_property
     def _context(self) -> ServingContext:
-        return serving_context(self._bundle, self._vocabulary, self._index, self.runtime)
+        context = serving_context(self._bundle, self._vocabulary, self._index, self.runtime)
+        return replace(context, query_sids=QuerySids(lambda: self._server("tokenizer")))
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -312,6 +314,7 @@ class _Training:
         shown = items.with_columns(brand=brand_of()).select(ITEM_COLUMNS)
         index = CatalogueIndex.build(shown, sids, vectors, popularity, self._tokenizer.levels)
         index.save(out)
+        self._tokenizer.codebooks().save(out)
         return {"items": len(index), "sids": index.live.tree.leaf_count}
 
     def _fit_user_encoder(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +8,7 @@ from onesearch.contracts import Keyword, ShopperState
 from onesearch.errors import UsageError
 from onesearch.index import Filters
 from onesearch.serving import codecs
+from onesearch.shoppers.state import NO_ITEM, Recent, Ring
 
 texts = st.lists(st.text(max_size=8), max_size=3).map(tuple)
 prices = st.none() | st.floats(0, 1e6)
@@ -17,9 +19,12 @@ def test_filters_come_back(filters: Filters) -> None:
     assert codecs.read_filters(codecs.write_filters(filters)) == filters
 
 
-@given(st.text(max_size=8), st.lists(st.integers(0, 2**31 - 1), max_size=5), texts)
+@given(st.text(max_size=8), st.lists(st.integers(1, 2**64 - 1), max_size=5), texts)
 def test_states_come_back(user: str, clicks: list[int], queries: tuple[str, ...]) -> None:
-    state = ShopperState(user, tuple(clicks), tuple(clicks[:2]), queries, {"city": "Graz"})
+    count = len(clicks)
+    ring = Ring(np.array(clicks, np.uint64), np.arange(count, dtype=np.uint32), np.zeros(count, np.uint8))
+    recent = tuple(Recent(query, NO_ITEM, 7, 1) for query in queries)
+    state = ShopperState(user, ring, ring, recent, (3, 2, 1))
     assert codecs.read_state(codecs.write_state(state)) == state
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from onesearch.codebooks import Codebooks
 from onesearch.contracts import (
     Candidates,
     GeneratorServer,
     Keyword,
     Prompt,
+    RawPrompt,
     RewardServer,
     SearchResult,
     ServingContext,
@@ -44,11 +46,15 @@ def embed(texts: Sequence[str]) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
+def codebooks() -> Codebooks:
+    """Of fixed random centroids."""
+    return Codebooks.of([book * 0.4 / 2**level for level, book in enumerate(CODEBOOKS)])
+
+
 def quantise(vectors: np.ndarray) -> np.ndarray:
     """Nearest code level by level on residuals, i32[B, L]."""
     rest, codes = vectors.astype(np.float32).copy(), []
-    for level, book in enumerate(CODEBOOKS):
-        book = book * 0.4 / 2**level
+    for book in codebooks().levels:
         code = ((rest[:, None, :] - book) ** 2).sum(-1).argmin(1)
         rest -= book[code]
         codes.append(code)
@@ -85,15 +91,25 @@ class ToyUserEncoder(UserEncoderServer):
     def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
         return cls(context)
 
+    def raw(
+        self,
+        states: Sequence[ShopperState],
+        queries: Sequence[str],
+        query_sids: np.ndarray,
+        stand_ins: Sequence[np.ndarray] | None = None,
+    ) -> RawPrompt:
+        texts = self.vocabulary.text_ids(queries, 16)
+        sids = self.vocabulary.sid_ids(query_sids)
+        clicks = [[int(state.clicks.items[-1] % 7) + 1] if len(state.clicks) else [] for state in states]
+        rows = [[QUERY, *a, SEP, *b.tolist(), *c] for a, b, c in zip(texts, sids, clicks, strict=True)]
+        ids, mask = pad(rows)
+        return RawPrompt(ids, mask, np.zeros((len(rows), 0, 4), np.float32), np.zeros((len(rows), 0), bool))
+
     def features(
         self, states: Sequence[ShopperState], queries: Sequence[str], query_sids: np.ndarray
     ) -> Prompt:
-        texts = self.vocabulary.text_ids(queries, 16)
-        sids = self.vocabulary.sid_ids(query_sids)
-        clicks = [[state.clicks[-1]] if state.clicks else [] for state in states]
-        rows = [[QUERY, *a, SEP, *b.tolist(), *c] for a, b, c in zip(texts, sids, clicks, strict=True)]
-        ids, mask = pad(rows)
-        return Prompt(ids, mask, np.zeros((len(rows), 0, 4), np.float32))
+        raw = self.raw(states, queries, query_sids)
+        return Prompt(raw.ids, raw.mask, raw.history)
 
 
 class ToyGenerator(GeneratorServer):

@@ -12,6 +12,7 @@ from onesearch.contracts.conformance._common import TEXTS, Answers, ComponentSui
 from onesearch.contracts.conformance._world import ODD_TEXTS, embed, quantise
 from onesearch.contracts.user_encoder import Prompt, ShopperState, UserEncoderLearner, UserEncoderServer
 from onesearch.progress import SilentProgress
+from onesearch.shoppers.state import NO_ITEM, RING_SIZE, Recent
 
 
 class UserEncoderSuite(ComponentSuite):
@@ -61,14 +62,16 @@ class UserEncoderSuite(ComponentSuite):
     def check_odd_shoppers(self) -> None:
         """Shoppers without history, with a very long one, or with withdrawn items get prompts too."""
         count = len(self.world.titles)
-        many = tuple(range(count)) * 20
+        many = self.world.ring((list(range(count)) * (1 + RING_SIZE // count))[:RING_SIZE])
+        gone = self.world.ring([count + 5, count + 6])
+        queries = tuple(Recent(query, NO_ITEM, 1_767_222_000) for query in ("", "x" * 5000))
         odd = [
             ShopperState(),
             ShopperState("nobody"),
             ShopperState("\x00"),
             ShopperState("u", clicks=many, orders=many),
-            ShopperState("u", clicks=(count + 5, -1)),
-            ShopperState("u", queries=("", "x" * 5000)),
+            ShopperState("u", clicks=gone, recent=(Recent("lamp", int(gone.items[0]), 1_767_222_000),)),
+            ShopperState("u", recent=queries),
         ]
         prompt = self._prompt(cast(UserEncoderServer, self.subject.server), odd, ["lamp"] * len(odd))
         shaped("ids", prompt.ids, (len(odd), None), np.int32)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from onesearch.codebooks import Codebooks
 from onesearch.compiling.runtime import Runtime
 from onesearch.contracts.offers import ServingContext
 from onesearch.contracts.reward import Candidates
@@ -20,6 +21,7 @@ from onesearch.data.schemas import schema
 from onesearch.data.store import Store
 from onesearch.data.writing import StoreWriter
 from onesearch.index import CatalogueIndex
+from onesearch.shoppers.state import Recent, Ring, item_keys
 from onesearch.training.examples import Examples, Ragged, SidTask, TextTask
 from onesearch.training.lists import RankedLists
 from onesearch.vocabulary import EOS, QUERY, SEP, Vocabulary, pad
@@ -90,7 +92,9 @@ class World:
 
     def context(self) -> ServingContext:
         """What servers may use; no siblings: a component must serve on its own."""
-        return ServingContext(self.folder, self.vocabulary, self.index, Runtime(threads=1))
+        codebooks().save(self.folder / "index")
+        context = ServingContext(self.folder, self.vocabulary, self.index, Runtime(threads=1))
+        return replace(context, query_sids=lambda texts: quantise(embed(texts)))
 
     def prompt(self, texts: Sequence[str]) -> Prompt:
         """``<query> text <sep> SID``: what the plainest user encoder makes."""
@@ -150,8 +154,15 @@ class World:
 
     def states(self, count: int) -> list[ShopperState]:
         """Shoppers known and unknown."""
-        known = ShopperState("u1", clicks=(0, 3, 5), orders=(3,), queries=("lamp",))
+        recent = Recent("lamp", int(self.ring([0]).items[0]), 1_767_222_000)
+        known = ShopperState("u1", self.ring([0, 3, 5]), self.ring([3]), (recent,), (9, 3, 1))
         return [known if at % 2 else ShopperState() for at in range(count)]
+
+    def ring(self, items: Sequence[int]) -> Ring:
+        """A minute between two events. Numbers beyond the catalogue are items that it no longer has."""
+        keys = item_keys([f"i{item}" for item in items])
+        times = np.uint32(1_767_222_000) + 60 * np.arange(len(keys), dtype=np.uint32)
+        return Ring(keys, times, np.zeros(len(keys), np.uint8))
 
 
 def embed(texts: Sequence[str]) -> np.ndarray:
@@ -163,15 +174,20 @@ def embed(texts: Sequence[str]) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+@cache
+def codebooks() -> Codebooks:
+    """Fixed random codes."""
+    return Codebooks.of(
+        [
+            np.random.default_rng(level).normal(size=(size, DIM)) * 0.2 / (level + 1)
+            for level, size in enumerate(LEVELS)
+        ]
+    )
+
+
 def quantise(vectors: np.ndarray) -> np.ndarray:
     """SIDs i32[B, L]: the nearest of fixed random codes, level by level."""
-    rest = np.asarray(vectors, dtype=np.float32).copy()
-    codes = np.empty((len(rest), len(LEVELS)), dtype=np.int32)
-    for level, size in enumerate(LEVELS):
-        book = np.random.default_rng(level).normal(size=(size, DIM)).astype(np.float32) * 0.2 / (level + 1)
-        codes[:, level] = ((rest[:, None] - book) ** 2).sum(-1).argmin(1)
-        rest -= book[codes[:, level]]
-    return codes
+    return codebooks().quantise(vectors)
 
 
 def _matches(query: str, titles: Sequence[str]) -> list[int]:

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 import polars as pl
+from onesearch.codebooks import Codebooks
 from onesearch.contracts import (
     GeneratorLearner,
     RewardLearner,
@@ -26,7 +27,7 @@ from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
 from onesearch.training.examples import Examples
 from onesearch.training.lists import RankedLists
-from onesearch_toy.servers import DIM, LEVELS, embed, quantise
+from onesearch_toy.servers import DIM, LEVELS, codebooks, embed, quantise
 from pydantic import BaseModel
 
 
@@ -66,6 +67,9 @@ class TokenizerLearner(_Keeps, TokenizerLearner):  # type: ignore[no-redef,misc]
         vectors = embed(items["title"].to_list())
         return quantise(vectors), vectors
 
+    def codebooks(self) -> Codebooks:
+        return codebooks()
+
     def embed(self, texts: Sequence[str], role: TextRole = "query") -> np.ndarray:
         return embed(texts)
 
@@ -80,7 +84,12 @@ class UserEncoderLearner(_Keeps, UserEncoderLearner):  # type: ignore[no-redef,m
 
 class GeneratorLearner(_Keeps, GeneratorLearner):  # type: ignore[no-redef,misc]
     def fit(
-        self, stage: contract.Stage, examples: Examples, work: Path, progress: Progress
+        self,
+        stage: contract.Stage,
+        examples: Examples,
+        work: Path,
+        progress: Progress,
+        user_module: Any = None,
     ) -> dict[str, Any]:
         digest = hashlib.sha256(json.dumps(self.state, sort_keys=True).encode())
         for task in (*examples.sid_tasks, *examples.text_tasks):
