@@ -1,50 +1,58 @@
-"""The learning half of the pass-through user encoder: it learns nothing and exports its settings."""
+"""The learning half of Mu-Seq: a table of stand-ins from the log, and a module that is trained elsewhere."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from onesearch.contracts.user_encoder import UserEncoderLearner
+from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
 from pydantic import BaseModel
 
-from onesearch_museq.config import PassThroughConfig
-from onesearch_museq.server import SETTINGS_FILE, read_text_limit
+from onesearch_museq.artifact import About
+from onesearch_museq.config import MuSeqConfig
+from onesearch_museq.stand_ins import StandIns
 
 if TYPE_CHECKING:
     from onesearch.data.store import Store
 
 
-class PassThroughLearner(UserEncoderLearner):
-    """Says how long a prompt's text may be; nothing here is fitted."""
+class MuSeqLearner(UserEncoderLearner):
+    """Knows what is most clicked for each query."""
 
-    Config = PassThroughConfig
+    Config = MuSeqConfig
 
     def __init__(self, config: BaseModel) -> None:
         super().__init__(config)
-        self.text_limit = PassThroughConfig.model_validate(config.model_dump()).text_limit
+        self.settings = MuSeqConfig.model_validate(config.model_dump())
+        self.stand_ins: StandIns | None = None
 
     def fit(self, store: Store, work: Path, progress: Progress) -> dict[str, Any]:
-        """Do nothing: the prompt holds what the request holds."""
-        return {}
+        """Build the table of stand-ins from the whole log; return its size."""
+        with progress.task("items most clicked for each query"):
+            # Twice as many as are shown, so that withdrawn ones have successors.
+            self.stand_ins = StandIns.fit(store, 2 * self.settings.recent, self.settings.half_life_days)
+        return {"queries_with_stand_ins": len(self.stand_ins.queries)}
 
     def save(self, folder: Path) -> None:
-        """Write ``passthrough.json``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / SETTINGS_FILE
-        draft = target.with_suffix(".tmp")
-        draft.write_text(json.dumps({"text_limit": self.text_limit}), encoding="utf-8")
-        draft.replace(target)
+        """Write ``museq.json`` and ``stand_ins.safetensors``."""
+        self._write(folder)
 
     @classmethod
     def load(cls, folder: Path, config: BaseModel) -> Self:
-        """Read ``passthrough.json``: the limit a generator was trained with rules over the configuration."""
-        learner = cls(config)
-        learner.text_limit = read_text_limit(folder)
+        """Read what :meth:`save` wrote; its settings rule over ``config``."""
+        about = About.load(folder)
+        learner = cls(about.settings)
+        learner.stand_ins = StandIns.load(folder)
         return learner
 
     def export(self, folder: Path) -> None:
-        """Write ``passthrough.json``."""
-        self.save(folder)
+        """Write ``museq.json`` and ``stand_ins.safetensors``."""
+        self._write(folder)
+
+    def _write(self, folder: Path) -> None:
+        if self.stand_ins is None:
+            raise OneSearchError("Mu-Seq has to be fitted before it can be saved")
+        self.stand_ins.save(folder)
+        About(self.settings).save(folder)
