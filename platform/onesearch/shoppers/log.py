@@ -1,0 +1,316 @@
+"""What was known of each shopper at any moment of a log.
+
+The log's clicks and orders, and one row for the impressions of a shopper, second and query, stand in arrays
+sorted by shopper and time, so that a state is a few binary searches and slices: just what
+:func:`onesearch.shoppers.events.apply` would make of everything that happened before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from onesearch.shoppers.events import LAST_TIME, pair_text, typed_text
+from onesearch.shoppers.state import (
+    NO_ITEM,
+    RECENT_SIZE,
+    RING_SIZE,
+    SCENES,
+    Recent,
+    Ring,
+    ShopperState,
+    item_key,
+)
+
+if TYPE_CHECKING:
+    from onesearch.data.store import Store
+
+_WALK = 64
+"""Rows of a trail that are looked at first for the recent pairs; each further step takes twice as many."""
+_NOTHING_TYPED = 0
+"""The number of the empty text: it is the first in order."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Rows sorted by shopper and time.
+
+    Attributes:
+        moments: u64[n], the shopper's number · 2^32 + seconds since 1970.
+        starts: i64[U + 1], where the rows of each shopper begin.
+    """
+
+    moments: np.ndarray
+    starts: np.ndarray
+
+    def before(self, shoppers: np.ndarray, times: np.ndarray) -> tuple[list[int], list[int]]:
+        """Where the rows of shoppers i64[B] before some times i64[B] begin and end."""
+        ends = np.searchsorted(self.moments, _moments(shoppers, np.clip(times, 0, LAST_TIME + 1)))
+        return self.starts[shoppers].tolist(), ends.tolist()
+
+    def times(self, start: int, end: int) -> np.ndarray:
+        """u32[end - start], seconds since 1970."""
+        return self.moments[start:end].astype(np.uint32)
+
+
+@dataclass(frozen=True, eq=False)
+class _Done(_Rows):
+    """Clicks or orders, none repeated: items u64[n], scenes u8[n]."""
+
+    items: np.ndarray
+    scenes: np.ndarray
+
+    def ring(self, start: int, end: int) -> Ring:
+        """The newest of some rows."""
+        start = max(start, end - RING_SIZE)
+        return Ring(self.items[start:end], self.times(start, end), self.scenes[start:end])
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown(_Rows):
+    """Impressions, a row a second: totals i64[n + 1], how many there are above each row."""
+
+    totals: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Trail(_Rows):
+    """What recent pairs are made of, sorted by shopper, time, item, query as compared, query as typed, scene.
+
+    Attributes:
+        items: u64[n]. texts: i32[n], positions in the log's queries. scenes: u8[n].
+        following: i64[n], the next row of the same shopper and pair; n without one.
+    """
+
+    items: np.ndarray
+    texts: np.ndarray
+    scenes: np.ndarray
+    following: np.ndarray
+
+    def newest(self, start: int, end: int) -> np.ndarray:
+        """i64[<= RECENT_SIZE], the last row of each of the newest pairs of some rows, oldest first."""
+        size = _WALK
+        while True:
+            first = max(start, end - size)
+            # A pair whose next row lies beyond the end has its last one here.
+            rows = np.flatnonzero(self.following[first:end] >= end)
+            if first == start or len(rows) >= RECENT_SIZE:
+                return rows[-RECENT_SIZE:] + first
+            size *= 2
+
+
+@dataclass(frozen=True, eq=False)
+class _Queries:
+    """Texts in one block: blob of UTF-8, ends i64[n + 1] where each begins and ends."""
+
+    blob: bytes
+    ends: np.ndarray
+
+    def text(self, number: int) -> str:
+        return self.blob[self.ends[number] : self.ends[number + 1]].decode()
+
+
+@dataclass(frozen=True, eq=False)
+class EventLog:
+    """A log, ready to be asked what was known of a shopper before any second.
+
+    Attributes:
+        user_ids: the shoppers who did or were shown anything, sorted.
+    """
+
+    user_ids: list[str]
+    _clicks: _Done
+    _orders: _Done
+    _shown: _Shown
+    _trail: _Trail
+    _queries: _Queries
+
+    @classmethod
+    def of_store(cls, store: Store) -> EventLog:
+        """Read a store's interactions; what :func:`~onesearch.shoppers.events.fold` refuses is left out.
+
+        At most some 30 bytes of memory a click or order, and as much a second in which a shopper was shown
+        something; reading takes a few times that.
+        """
+        return _read(store)
+
+    def state_before(self, user_id: str, time_s: int) -> ShopperState:
+        """What was known of a shopper just before a second since 1970: nothing of that second is seen."""
+        return self.states_before([user_id], np.array([time_s]))[0]
+
+    def states_before(self, user_ids: Sequence[str], times: np.ndarray) -> list[ShopperState]:
+        """The same for B shoppers and seconds, times i64[B]; a shopper may come more than once."""
+        numbers = self._numbers
+        shoppers = np.array([numbers.get(user_id, -1) for user_id in user_ids], np.int64)
+        times = np.asarray(times, np.int64)
+        known = np.maximum(shoppers, 0)
+        spans = [rows.before(known, times) for rows in (self._clicks, self._orders, self._shown, self._trail)]
+        return [
+            ShopperState(user_id) if shopper < 0 else self._state(user_id, *bounds)
+            for user_id, shopper, *bounds in zip(
+                user_ids, shoppers.tolist(), *(zip(*span, strict=True) for span in spans), strict=True
+            )
+        ]
+
+    def _state(
+        self,
+        user_id: str,
+        clicks: tuple[int, int],
+        orders: tuple[int, int],
+        shown: tuple[int, int],
+        trail: tuple[int, int],
+    ) -> ShopperState:
+        impressions = int(self._shown.totals[shown[1]] - self._shown.totals[shown[0]])
+        return ShopperState(
+            user_id,
+            self._clicks.ring(*clicks),
+            self._orders.ring(*orders),
+            self._recent(*trail),
+            (impressions, clicks[1] - clicks[0], orders[1] - orders[0]),
+        )
+
+    def _recent(self, start: int, end: int) -> tuple[Recent, ...]:
+        trail, rows = self._trail, self._trail.newest(start, end)
+        columns = (trail.texts, trail.items, trail.moments, trail.scenes)
+        texts, items, moments, scenes = (column[rows].tolist() for column in columns)
+        return tuple(
+            Recent(self._queries.text(text), item, moment & LAST_TIME, scene)
+            for text, item, moment, scene in zip(texts, items, moments, scenes, strict=True)
+        )
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {user_id: number for number, user_id in enumerate(self.user_ids)}
+
+
+def _moments(shoppers: np.ndarray, times: np.ndarray) -> np.ndarray:
+    return (shoppers.astype(np.uint64) << np.uint64(32)) + times.astype(np.uint64)
+
+
+def _read(store: Store) -> EventLog:
+    # Texts become numbers inside the streaming engine: only different ones are ever collected as texts.
+    action = pl.col("action").cast(pl.String)
+    in_search = pl.col("scene").cast(pl.String) == SCENES[0]
+    events = (
+        store.interactions()
+        .select(
+            "user_id",
+            "item_id",
+            query=pl.when(in_search).then(pl.col("query")).fill_null(""),
+            time=pl.col("ts").dt.epoch("us").floordiv(1_000_000),
+            scene=pl.when(in_search).then(0).otherwise(1).cast(pl.UInt8),
+            action=pl.when(action == "impression").then(0).when(action == "click").then(1).otherwise(2),
+        )
+        .filter(
+            pl.col("time").is_between(0, LAST_TIME),
+            pl.col("user_id") != "",
+            (pl.col("item_id") != "") | (pl.col("action") == 0),
+        )
+        .with_columns(pl.col("time").cast(pl.UInt32), pl.col("action").cast(pl.UInt8))
+    )
+    users = _different(events, "user_id").sort().to_frame().with_row_index("user")
+    done = events.filter(pl.col("action") > 0)
+    item_ids = _different(done, "item_id")
+    keys = pl.Series("item", [item_key(item_id) for item_id in item_ids.to_list()], pl.UInt64)
+    queries, texts = _queries(_different(events, "query"))
+    done = done.join(pl.DataFrame([item_ids, keys]).lazy(), on="item_id")
+    shown = events.filter(pl.col("action") == 0)
+    numbered = [
+        part.join(users.lazy(), on="user_id").join(texts.lazy(), on="query") for part in (done, shown)
+    ]
+    acts = (
+        numbered[0]
+        .select("user", "time", "item", "text", "compared", "scene", "action")
+        .collect(engine="streaming")
+    )
+    sights = (
+        numbered[1].group_by("user", "time", "text", "compared").agg(pl.len()).collect(engine="streaming")
+    )
+    user_ids = users["user_id"].to_list()
+    count = len(user_ids)
+    return EventLog(
+        user_ids,
+        _done(acts.filter(pl.col("action") == 1), count),
+        _done(acts.filter(pl.col("action") == 2), count),
+        _shown(sights, count),
+        _trail(acts, sights, count),
+        queries,
+    )
+
+
+def _different(events: pl.LazyFrame, column: str) -> pl.Series:
+    return events.select(pl.col(column).unique()).collect(engine="streaming")[column]
+
+
+def _queries(typed: pl.Series) -> tuple[_Queries, pl.DataFrame]:
+    """The texts that states show, sorted as they are compared, and which of them stands for each typed query.
+
+    Columns of the frame: query str, text i32 (the position of its text), compared i32 (equal for queries that
+    are the same in recent pairs).
+    """
+    shown = [typed_text(query) for query in typed.to_list()]
+    compared = {text: pair_text(text) for text in shown}
+    compared[""] = ""
+    texts = sorted(compared, key=lambda text: (compared[text], text))
+    numbers = {text: number for number, text in enumerate(texts)}
+    firsts: dict[str, int] = {}
+    for text in texts:
+        firsts.setdefault(compared[text], numbers[text])
+    encoded = [text.encode() for text in texts]
+    ends = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum([len(text) for text in encoded], out=ends[1:])
+    frame = pl.DataFrame(
+        {
+            "query": typed,
+            "text": pl.Series([numbers[text] for text in shown], dtype=pl.Int32),
+            "compared": pl.Series([firsts[compared[text]] for text in shown], dtype=pl.Int32),
+        }
+    )
+    return _Queries(b"".join(encoded), ends), frame
+
+
+def _rows(frame: pl.DataFrame, shoppers: int) -> tuple[np.ndarray, np.ndarray]:
+    users = frame["user"].to_numpy()
+    return _moments(users, frame["time"].to_numpy()), np.searchsorted(users, np.arange(shoppers + 1))
+
+
+def _done(acts: pl.DataFrame, shoppers: int) -> _Done:
+    once = acts.group_by("user", "time", "item").agg(pl.col("scene").min()).sort("user", "time", "item")
+    return _Done(*_rows(once, shoppers), _fixed(once["item"]), _fixed(once["scene"]))
+
+
+def _shown(sights: pl.DataFrame, shoppers: int) -> _Shown:
+    seconds = sights.group_by("user", "time").agg(pl.col("len").sum()).sort("user", "time")
+    totals = np.zeros(len(seconds) + 1, np.int64)
+    np.cumsum(seconds["len"].to_numpy(), out=totals[1:])
+    return _Shown(*_rows(seconds, shoppers), totals)
+
+
+def _trail(acts: pl.DataFrame, sights: pl.DataFrame, shoppers: int) -> _Trail:
+    searches = sights.filter(pl.col("text") != _NOTHING_TYPED).with_columns(
+        item=pl.lit(NO_ITEM, pl.UInt64), scene=pl.lit(0, pl.UInt8)
+    )
+    pairs = ["user", "compared", "item"]
+    order = ["user", "time", "item", "text", "scene"]
+    rows = (
+        pl.concat([part.select(*order, "compared") for part in (acts, searches)])
+        .unique()
+        .sort(order)
+        .with_row_index("row")
+        .with_columns(following=pl.col("row").cast(pl.Int64).shift(-1).over(pairs))
+        .with_columns(pl.col("following").fill_null(pl.len()))
+    )
+    columns = ("item", "text", "scene", "following")
+    return _Trail(*_rows(rows, shoppers), *(_fixed(rows[name]) for name in columns))
+
+
+def _fixed(column: pl.Series) -> np.ndarray:
+    """The column as an array that nobody writes to, since states hold slices of it."""
+    array = column.to_numpy()
+    array.flags.writeable = False
+    return array
