@@ -124,12 +124,17 @@ class Pipeline:
             )
             for place, (position, row) in enumerate(zip(at, rows, strict=True))
         )
-        explanation = self._explain(request, found) if request.explain else None
+        explanation = self._explain(request, states, found) if request.explain else None
         return SearchAnswer(hits, self.release, self._trees.generation, explanation=explanation)
 
-    def _explain(self, request: SearchRequest, found: Retrieved) -> Explanation:
+    def _explain(
+        self, request: SearchRequest, states: Sequence[ShopperState], found: Retrieved
+    ) -> Explanation:
         sid = tuple(found.query_sids[0].tolist())
         mass = float(found.result.dropped_mass[0])
+        [shopper] = steps.explain_shoppers(
+            self.user_encoder, self.context.index, states, [request.query], found.query_sids
+        )
         return Explanation(
             keywords=tuple(self.tokenizer.keywords([request.query])[0]),
             query_sid=sid,
@@ -140,4 +145,5 @@ class Pipeline:
             exact=int(steps.exact_count(found.result)[0]),
             dropped=float(found.result.dropped[0]),
             missing=steps.missing_bound(mass, found.candidates.log_probs[0], request.offset + request.k),
+            shopper=shopper,
         )
