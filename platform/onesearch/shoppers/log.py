@@ -7,9 +7,10 @@ sorted by shopper and time, so that a state is a few binary searches and slices:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,10 +49,10 @@ class _Rows:
     moments: np.ndarray
     starts: np.ndarray
 
-    def before(self, shoppers: np.ndarray, times: np.ndarray) -> tuple[list[int], list[int]]:
+    def before(self, shoppers: np.ndarray, times: np.ndarray) -> list[tuple[int, int]]:
         """Where the rows of shoppers i64[B] before some times i64[B] begin and end."""
         ends = np.searchsorted(self.moments, _moments(shoppers, np.clip(times, 0, LAST_TIME + 1)))
-        return self.starts[shoppers].tolist(), ends.tolist()
+        return list(zip(self.starts[shoppers].tolist(), ends.tolist(), strict=True))
 
     def times(self, start: int, end: int) -> np.ndarray:
         """u32[end - start], seconds since 1970."""
@@ -76,6 +77,10 @@ class _Shown(_Rows):
     """Impressions, a row a second: totals i64[n + 1], how many there are above each row."""
 
     totals: np.ndarray
+
+    def count(self, start: int, end: int) -> int:
+        """Impressions in some rows."""
+        return int(self.totals[end] - self.totals[start])
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +116,10 @@ class _Queries:
     blob: bytes
     ends: np.ndarray
 
-    def text(self, number: int) -> str:
-        return self.blob[self.ends[number] : self.ends[number + 1]].decode()
+    def some(self, numbers: np.ndarray) -> list[str]:
+        """The texts of some numbers i32[n]."""
+        bounds = zip(self.ends[numbers].tolist(), self.ends[numbers + 1].tolist(), strict=True)
+        return [self.blob[start:end].decode() for start, end in bounds]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,41 +154,37 @@ class EventLog:
         """The same for B shoppers and seconds, times i64[B]; a shopper may come more than once."""
         numbers = self._numbers
         shoppers = np.array([numbers.get(user_id, -1) for user_id in user_ids], np.int64)
-        times = np.asarray(times, np.int64)
-        known = np.maximum(shoppers, 0)
-        spans = [rows.before(known, times) for rows in (self._clicks, self._orders, self._shown, self._trail)]
+        times = np.where(shoppers < 0, 0, np.asarray(times, np.int64))
+        spans = [
+            rows.before(np.maximum(shoppers, 0), times)
+            for rows in (self._clicks, self._orders, self._shown, self._trail)
+        ]
         return [
-            ShopperState(user_id) if shopper < 0 else self._state(user_id, *bounds)
-            for user_id, shopper, *bounds in zip(
-                user_ids, shoppers.tolist(), *(zip(*span, strict=True) for span in spans), strict=True
+            ShopperState(
+                user_id,
+                self._clicks.ring(*clicks),
+                self._orders.ring(*orders),
+                recent,
+                (self._shown.count(*shown), clicks[1] - clicks[0], orders[1] - orders[0]),
+            )
+            for user_id, clicks, orders, shown, recent in zip(
+                user_ids, *spans[:3], self._recents(spans[3]), strict=True
             )
         ]
 
-    def _state(
-        self,
-        user_id: str,
-        clicks: tuple[int, int],
-        orders: tuple[int, int],
-        shown: tuple[int, int],
-        trail: tuple[int, int],
-    ) -> ShopperState:
-        impressions = int(self._shown.totals[shown[1]] - self._shown.totals[shown[0]])
-        return ShopperState(
-            user_id,
-            self._clicks.ring(*clicks),
-            self._orders.ring(*orders),
-            self._recent(*trail),
-            (impressions, clicks[1] - clicks[0], orders[1] - orders[0]),
+    def _recents(self, spans: list[tuple[int, int]]) -> Iterator[tuple[Recent, ...]]:
+        trail = self._trail
+        found = [trail.newest(start, end) for start, end in spans]
+        rows = np.concatenate(found) if found else np.zeros(0, np.int64)
+        made = map(
+            Recent,
+            self._queries.some(trail.texts[rows]),
+            trail.items[rows].tolist(),
+            (trail.moments[rows] & np.uint64(LAST_TIME)).tolist(),
+            trail.scenes[rows].tolist(),
         )
-
-    def _recent(self, start: int, end: int) -> tuple[Recent, ...]:
-        trail, rows = self._trail, self._trail.newest(start, end)
-        columns = (trail.texts, trail.items, trail.moments, trail.scenes)
-        texts, items, moments, scenes = (column[rows].tolist() for column in columns)
-        return tuple(
-            Recent(self._queries.text(text), item, moment & LAST_TIME, scene)
-            for text, item, moment, scene in zip(texts, items, moments, scenes, strict=True)
-        )
+        for own in found:
+            yield tuple(islice(made, len(own)))
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
