@@ -21,6 +21,7 @@ class ToyLearnConfig(BaseModel):
     fail: bool = False
     """Whether the reward fails."""
     sleep_ms: float = 0.0
+    prefix: tuple[int, int] = (0, 0)
 
 
 def _offer(role: Role) -> list[Offer]:
