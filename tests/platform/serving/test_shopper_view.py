@@ -72,7 +72,7 @@ def test_what_breaks_the_contract_is_told_by_name(pipeline: Pipeline, told: dict
 
 def _shown(user_id: str, view: ShopperView, width: int = 100) -> list[str]:
     console = Console(width=width, record=True, force_terminal=False)
-    console.print(about_shopper(user_id, view))
+    console.print(about_shopper(user_id, view, width))
     return console.export_text().splitlines()
 
 
@@ -87,7 +87,9 @@ def test_a_known_shopper_on_the_screen() -> None:
     assert desk < lamp < recommended  # the newest last; titles are never markup
     assert "oak desk" in shown[desk] and "→" in shown[desk]
     assert "50%" in text and "33%" in text and "Brand: Oak & Co" in text
-    assert all(len(line.rstrip()) <= 60 for line in _shown("ann", titled, width=60))
+    narrow = _shown("ann", titled, width=60)
+    assert all(len(line.rstrip()) <= 60 for line in narrow)
+    assert "<a_5><b_6>" in text and "<a_5><b_6>" not in "".join(narrow)
 
 
 def test_a_cold_shopper_on_the_screen() -> None:
