@@ -14,6 +14,7 @@ So logs without impressions, or of orders alone, have exposures, too.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Literal
 
 import polars as pl
 
@@ -109,11 +110,12 @@ def _attributed(
     found: list[pl.DataFrame] = []
     nameless = pl.col("query").is_null() & (pl.col("scene") == "search")
     # A request's clocks may differ a little, so the request itself decides there; elsewhere time has to.
-    for keys, can, strategy in (
+    ways: list[tuple[tuple[str, ...], pl.Expr, Literal["nearest", "backward"]]] = [
         (_BY_REQUEST, pl.col("request_id").is_not_null(), "nearest"),
         (_BY_QUERY, ~nameless, "backward"),
         (_BY_SCENE, nameless, "backward"),
-    ):
+    ]
+    for keys, can, strategy in ways:
         some = acts.filter(can)
         joined = some.sort("ts").join_asof(
             bases.select("exposure", "ts", *keys).sort("ts"),
