@@ -160,6 +160,15 @@ def pair_text(query: str) -> str:
     return " ".join(normalize("NFKC", query).lower().split())
 
 
+def first_of_equals(*columns: np.ndarray) -> np.ndarray:
+    """bool[n]: which rows of sorted columns differ from the row above."""
+    first = np.zeros(len(columns[0]), bool)
+    first[:1] = True
+    for column in columns:
+        first[1:] |= column[1:] != column[:-1]
+    return first
+
+
 _SCENE_NUMBERS = {name: number for number, name in enumerate(SCENES)}
 _Pairs = dict[tuple[str, int], tuple[int, str, int]]
 """(query in its normalised form, item key) → (time, query as typed, scene) of the last event."""
@@ -187,9 +196,7 @@ def _merged(ring: Ring, events: list[tuple[int, int, int]]) -> tuple[Ring, int]:
     all_scenes = np.concatenate([ring.scenes, np.array(scenes, np.uint8)])
     order = np.lexsort([all_scenes, all_items, all_times])
     all_times, all_items, all_scenes = all_times[order], all_items[order], all_scenes[order]
-    first = np.ones(len(order), bool)
-    first[1:] = (all_times[1:] != all_times[:-1]) | (all_items[1:] != all_items[:-1])
-    kept = np.flatnonzero(first)
+    kept = np.flatnonzero(first_of_equals(all_times, all_items))
     new = len(kept) - len(ring)
     kept = kept[-RING_SIZE:]
     return Ring(all_items[kept], all_times[kept], all_scenes[kept]), new

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from onesearch.shoppers.events import LAST_TIME, pair_text, typed_text
+from onesearch.shoppers.events import LAST_TIME, first_of_equals, pair_text, typed_text
 from onesearch.shoppers.state import (
     NO_ITEM,
     RECENT_SIZE,
@@ -37,6 +37,11 @@ _NOTHING_TYPED = 0
 """The number of the empty text: it is the first in order."""
 
 
+def _combined(highs: np.ndarray, lows: np.ndarray) -> np.ndarray:
+    """u64[n]: two columns of numbers as one, in the same order."""
+    return (highs.astype(np.uint64) << np.uint64(32)) + lows.astype(np.uint64)
+
+
 @dataclass(frozen=True, eq=False)
 class _Rows:
     """Rows sorted by shopper and time.
@@ -51,7 +56,7 @@ class _Rows:
 
     def before(self, shoppers: np.ndarray, times: np.ndarray) -> list[tuple[int, int]]:
         """Where the rows of shoppers i64[B] before some times i64[B] begin and end."""
-        ends = np.searchsorted(self.moments, _moments(shoppers, np.clip(times, 0, LAST_TIME + 1)))
+        ends = np.searchsorted(self.moments, _combined(shoppers, np.clip(times, 0, LAST_TIME + 1)))
         return list(zip(self.starts[shoppers].tolist(), ends.tolist(), strict=True))
 
     def times(self, start: int, end: int) -> np.ndarray:
@@ -191,10 +196,6 @@ class EventLog:
         return {user_id: number for number, user_id in enumerate(self.user_ids)}
 
 
-def _moments(shoppers: np.ndarray, times: np.ndarray) -> np.ndarray:
-    return (shoppers.astype(np.uint64) << np.uint64(32)) + times.astype(np.uint64)
-
-
 def _read(store: Store) -> EventLog:
     # Texts become numbers inside the streaming engine: only different ones are ever collected as texts.
     action = pl.col("action").cast(pl.String)
@@ -232,7 +233,10 @@ def _read(store: Store) -> EventLog:
         .collect(engine="streaming")
     )
     sights = (
-        numbered[1].group_by("user", "time", "text", "compared").agg(pl.len()).collect(engine="streaming")
+        numbered[1]
+        .group_by("user", "time", "text", "compared")
+        .agg(impressions=pl.len())
+        .collect(engine="streaming")
     )
     user_ids = users["user_id"].to_list()
     count = len(user_ids)
@@ -277,43 +281,65 @@ def _queries(typed: pl.Series) -> tuple[_Queries, pl.DataFrame]:
     return _Queries(b"".join(encoded), ends), frame
 
 
-def _rows(frame: pl.DataFrame, shoppers: int) -> tuple[np.ndarray, np.ndarray]:
-    users = frame["user"].to_numpy()
-    return _moments(users, frame["time"].to_numpy()), np.searchsorted(users, np.arange(shoppers + 1))
-
-
 def _done(acts: pl.DataFrame, shoppers: int) -> _Done:
-    once = acts.group_by("user", "time", "item").agg(pl.col("scene").min()).sort("user", "time", "item")
-    return _Done(*_rows(once, shoppers), _fixed(once["item"]), _fixed(once["scene"]))
+    moments, items, scenes = _moments(acts), acts["item"].to_numpy(), acts["scene"].to_numpy()
+    order = np.lexsort([scenes, items, moments])
+    order = order[first_of_equals(moments[order], items[order])]
+    moments = moments[order]
+    return _Done(moments, _starts(moments, shoppers), _fixed(items[order]), _fixed(scenes[order]))
 
 
 def _shown(sights: pl.DataFrame, shoppers: int) -> _Shown:
-    seconds = sights.group_by("user", "time").agg(pl.col("len").sum()).sort("user", "time")
-    totals = np.zeros(len(seconds) + 1, np.int64)
-    np.cumsum(seconds["len"].to_numpy(), out=totals[1:])
-    return _Shown(*_rows(seconds, shoppers), totals)
+    moments = _moments(sights)
+    order = np.argsort(moments, kind="stable")
+    first = np.flatnonzero(first_of_equals(moments[order]))
+    running = np.concatenate([[0], np.cumsum(sights["impressions"].to_numpy()[order], dtype=np.int64)])
+    moments = moments[order][first]
+    return _Shown(moments, _starts(moments, shoppers), np.append(running[first], running[-1]))
 
 
 def _trail(acts: pl.DataFrame, sights: pl.DataFrame, shoppers: int) -> _Trail:
     searches = sights.filter(pl.col("text") != _NOTHING_TYPED).with_columns(
         item=pl.lit(NO_ITEM, pl.UInt64), scene=pl.lit(0, pl.UInt8)
     )
-    pairs = ["user", "compared", "item"]
-    order = ["user", "time", "item", "text", "scene"]
-    rows = (
-        pl.concat([part.select(*order, "compared") for part in (acts, searches)])
-        .unique()
-        .sort(order)
-        .with_row_index("row")
-        .with_columns(following=pl.col("row").cast(pl.Int64).shift(-1).over(pairs))
-        .with_columns(pl.col("following").fill_null(pl.len()))
+    columns = ["user", "time", "item", "text", "compared", "scene"]
+    frame = pl.concat([acts.select(columns), searches.select(columns)])
+    users, _, items, texts, compared, scenes = (frame[name].to_numpy() for name in columns)
+    moments = _moments(frame)
+    order = np.lexsort([scenes, texts, items, moments])
+    order = order[first_of_equals(moments[order], items[order], texts[order], scenes[order])]
+    moments, items = moments[order], items[order]
+    pairs = _combined(users[order], compared[order])
+    return _Trail(
+        moments,
+        _starts(moments, shoppers),
+        items,
+        texts[order],
+        scenes[order],
+        _following(pairs, items),
     )
-    columns = ("item", "text", "scene", "following")
-    return _Trail(*_rows(rows, shoppers), *(_fixed(rows[name]) for name in columns))
 
 
-def _fixed(column: pl.Series) -> np.ndarray:
-    """The column as an array that nobody writes to, since states hold slices of it."""
-    array = column.to_numpy()
+def _following(pairs: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """i64[n]: for each row the next one that is equal in both columns; n without one."""
+    count = len(pairs)
+    order = np.lexsort([items, pairs])
+    again = np.flatnonzero(~first_of_equals(pairs[order], items[order]))
+    following = np.full(count, count, np.int64)
+    following[order[again - 1]] = order[again]
+    return following
+
+
+def _moments(frame: pl.DataFrame) -> np.ndarray:
+    return _combined(frame["user"].to_numpy(), frame["time"].to_numpy())
+
+
+def _starts(moments: np.ndarray, shoppers: int) -> np.ndarray:
+    numbers = np.arange(shoppers + 1)
+    return np.searchsorted(moments, _combined(numbers, np.zeros_like(numbers)))
+
+
+def _fixed(array: np.ndarray) -> np.ndarray:
+    """The array, for nobody to write to: states hold slices of it."""
     array.flags.writeable = False
     return array
