@@ -2,7 +2,7 @@
 
 The relevance search unit (RSU) are the clicks and orders of items whose first code is among the m first-level
 codes nearest to the query's. Of each of the three sequences, and of each of the first levels ℓ ≤ 3, the mean
-of the items' centroids ``1/n Σ c_ℓ(s_i)`` is one vector.
+of the items' centroids ``1/n Σ c_ℓ(s_i)`` is one vector: F = 9.
 """
 
 from __future__ import annotations
@@ -34,37 +34,35 @@ class Histories:
     @property
     def names(self) -> list[str]:
         """What each of the F vectors is of, for people."""
-        return [f"{name} level {level + 1}" for name in SEQUENCES for level in range(len(self._books))]
+        return [f"{name} level {level + 1}" for name in SEQUENCES for level in range(DEPTH)]
 
     def of(self, behaviours: Sequence[Behaviour], query_sids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """History f32[B, F, D] and mask bool[B, F] of B shoppers and the SIDs of their queries i32[B, L].
 
-        F = 3·min(3, L): all levels of the clicks, of the orders, of what is relevant. A sequence without
-        events has zeros and false. A row does not depend on the rows beside it, to the last bit.
+        All levels of the clicks, of the orders, of what is relevant. A sequence without events, and a level
+        that the codebooks do not have, has zeros and false. A row does not depend on the rows beside it, to
+        the last bit.
         """
-        depth = len(self._books)
-        history = np.zeros((len(behaviours), len(SEQUENCES), depth, self._dim), np.float32)
+        history = np.zeros((len(behaviours), len(SEQUENCES), DEPTH, self._dim), np.float32)
         mask = np.zeros(history.shape[:3], bool)
         for row, behaviour in enumerate(behaviours):
             n_clicks, n_events = len(behaviour.clicks), len(behaviour.clicks) + len(behaviour.orders)
             if not n_events:
                 continue
             events = np.concatenate([behaviour.clicks, behaviour.orders])
-            codes = np.ascontiguousarray(self._sids[events, :depth].T)
+            codes = np.ascontiguousarray(self._sids[events, : len(self._books)].T)
             relevant = np.zeros(len(self._books[0]), bool)
             relevant[self.neighbours[query_sids[row, 0]]] = True
-            is_relevant = relevant[codes[0]]
-            counts = np.array([n_clicks, n_events - n_clicks, np.count_nonzero(is_relevant)])
-            mask[row] = (counts > 0)[:, None]
-            share = (1 / np.maximum(counts, 1)).astype(np.float32)[:, None]
-            for level, (book, all_codes) in enumerate(zip(self._books, codes, strict=True)):
-                parts = (all_codes[:n_clicks], all_codes[n_clicks:], all_codes[is_relevant])
-                times = np.stack([np.bincount(part, minlength=len(book)) for part in parts])
-                # Behaviour keeps to few codes: only their centroids are read.
-                used = np.flatnonzero(times[0] + times[1])
-                history[row, :, level] = (times[:, used].astype(np.float32) * share) @ book[used]
-        flat = len(SEQUENCES) * depth
-        return history.reshape(len(behaviours), flat, self._dim), mask.reshape(len(behaviours), flat)
+            parts = (codes[:, :n_clicks], codes[:, n_clicks:], codes[:, relevant[codes[0]]])
+            for kind, part in enumerate(parts):
+                if count := part.shape[1]:
+                    # As a product, which takes BLAS half the time of a mean over the first axis.
+                    share = np.full(count, 1 / count, np.float32)
+                    for level, book in enumerate(self._books):
+                        history[row, kind, level] = share @ book[part[level]]
+                    mask[row, kind, : len(self._books)] = True
+        flat = (len(behaviours), len(SEQUENCES) * DEPTH)
+        return history.reshape(*flat, self._dim), mask.reshape(flat)
 
 
 def nearest_codes(book: np.ndarray, count: int) -> np.ndarray:

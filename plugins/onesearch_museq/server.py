@@ -161,9 +161,9 @@ class MuSeqServer(UserEncoderServer):
         texts = build_prompts(self._vocabulary, queries, query_sids, self._text_limit)
         behaviours = resolve(states, self._index)
         popular = self._stand_ins(queries, stand_ins)
-        codes = self._user_codes(behaviours, popular)
         views = []
-        for behaviour, text, best, code in zip(behaviours, texts, popular, codes, strict=True):
+        for behaviour, text, best in zip(behaviours, texts, popular, strict=True):
+            code = self._user_codes(behaviour, best)
             newest = behaviour.pairs[-self._settings.recent :]
             items = sum(pair.item >= 0 for pair in newest)
             room = self._settings.prompt_limit - len(self._user_ids(code)) - len(text)
@@ -217,29 +217,20 @@ class MuSeqServer(UserEncoderServer):
             return []
         return user_part(None if codes is None else self._vocabulary.sid_ids(codes).ravel().tolist())
 
-    def _user_codes(self, behaviours: list[Behaviour], popular: list[list[int]]) -> list[np.ndarray | None]:
-        """A user's id i32[2, L] each, from behaviour or else from the stand-ins, least clicked first."""
-        settings = self._settings
+    def _user_codes(self, behaviour: Behaviour, best: list[int]) -> np.ndarray | None:
+        """A user's id i32[2, L], from behaviour or else from the stand-ins, least clicked first."""
+        settings, sids = self._settings, self._index.sids
         if settings.user_id == "none":
-            return [None for _ in behaviours]
+            return None
         if settings.user_id == "hashed":
-            sizes = self._vocabulary.levels
-            return [hashed_codes(b.user_id, sizes) if b.user_id else None for b in behaviours]
-        sequences = []
-        for behaviour, best in zip(behaviours, popular, strict=True):
-            recent, long = behaviour.sequences(settings.recent)
-            if not len(long):
-                recent = long = np.array(best[: settings.recent][::-1], np.int32)
-            sequences.append((recent, long))
-        known = [row for row, (_, long) in enumerate(sequences) if len(long)]
-        sids = self._index.sids
-        codes = behaviour_codes(
-            [(sids[sequences[row][0]], sids[sequences[row][1]]) for row in known],
-            self._codebooks,
-            two_nearest=settings.user_id == "nearest_two",
-        )
-        by_row = dict(zip(known, codes, strict=True))
-        return [by_row.get(row) for row in range(len(behaviours))]
+            return hashed_codes(behaviour.user_id, self._vocabulary.levels) if behaviour.user_id else None
+        recent, long = behaviour.sequences(settings.recent)
+        if not len(long):
+            recent = long = np.array(best[::-1], np.int32)
+        if not len(long):
+            return None
+        two_nearest = settings.user_id == "nearest_two"
+        return behaviour_codes(sids[recent], sids[long], self._codebooks, two_nearest)
 
     def _stand_ins(self, queries: Sequence[str], given: Sequence[np.ndarray] | None) -> list[list[int]]:
         """Item numbers that stand in for each query, best first."""

@@ -34,30 +34,35 @@ def recency_weights(count: int) -> np.ndarray:
 
 def mean_vector(sids: np.ndarray, codebooks: Codebooks) -> np.ndarray:
     """v̄ f32[D] of a sequence of SIDs i32[n, L], oldest first, not normalised; of an empty one 0."""
-    if not len(sids):
-        return np.zeros(codebooks.dim, np.float32)
-    return recency_weights(len(sids)) @ codebooks.vectors(sids, depth=DEPTH)
+    total = np.zeros(codebooks.dim, np.float32)
+    weights = recency_weights(len(sids))
+    for book, codes in zip(codebooks.levels[:DEPTH], sids.T, strict=False):
+        # A sequence keeps to few codes: only their centroids are read, and each once.
+        share = np.bincount(codes, weights, len(book))
+        used = np.flatnonzero(share)
+        total += share[used].astype(np.float32) @ book[used]
+    return total
 
 
 def behaviour_codes(
-    sequences: Sequence[tuple[np.ndarray, np.ndarray]], codebooks: Codebooks, two_nearest: bool = False
+    recent: np.ndarray, long: np.ndarray, codebooks: Codebooks, two_nearest: bool = False
 ) -> np.ndarray:
-    """User ids i32[B, 2, L] of B shoppers.
+    """A user id i32[2, L]: the codes of the recent sequence, then those of the long one.
+
+    One shopper at a time: a product of few rows takes BLAS longer than as many products of one, and so codes
+    do not depend on the rest of a batch, to the last bit, in training as in serving.
 
     Args:
-        sequences: for each shopper the SIDs of the recent sequence i32[n, L] and of the long one i32[m, L],
-            oldest first; one that is empty has the id of the vector 0.
+        recent, long: SIDs i32[n, L] and i32[m, L], oldest first; the vector of an empty sequence is 0.
         codebooks: to quantise with.
         two_nearest: instead of both sequences' nearest codes, the nearest and the second nearest ones of
             each level of the long sequence.
     """
-    if not sequences:
-        return np.zeros((0, 2, len(codebooks.levels)), np.int32)
     if two_nearest:
-        vectors = np.stack([mean_vector(long, codebooks) for _, long in sequences])
-        return codebooks.nearest(unit(vectors), 2).swapaxes(1, 2)
-    vectors = np.stack([mean_vector(sids, codebooks) for pair in sequences for sids in pair])
-    return codebooks.quantise(unit(vectors)).reshape(len(sequences), 2, -1)
+        return codebooks.nearest(_direction(long, codebooks), 2)[0].T
+    far = codebooks.quantise(_direction(long, codebooks))
+    near = far if np.array_equal(recent, long) else codebooks.quantise(_direction(recent, codebooks))
+    return np.concatenate([near, far])
 
 
 def hashed_codes(user_id: str, levels: Sequence[int]) -> np.ndarray:
@@ -71,7 +76,8 @@ def hashed_codes(user_id: str, levels: Sequence[int]) -> np.ndarray:
     return np.array(draws, np.int32)
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors f32[B, D] at length 1; those of length 0 stay."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1)
+def _direction(sids: np.ndarray, codebooks: Codebooks) -> np.ndarray:
+    """v̄ at length 1, f32[1, D]; 0 stays 0."""
+    vector = mean_vector(sids, codebooks)
+    norm = np.linalg.norm(vector)
+    return (vector / norm if norm > 0 else vector)[None]
