@@ -118,3 +118,9 @@ class Examples:
     sid_tasks: tuple[SidTask, ...]
     text_tasks: tuple[TextTask, ...] = ()
     share: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def history_dim(self) -> int:
+        """Dimension D of the histories' vectors; 0 where no task has histories."""
+        dims = [task.histories.values.shape[2] for task in self.sid_tasks if task.histories is not None]
+        return dims[0] if dims else 0

@@ -17,7 +17,7 @@ no prompts that serving makes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,7 @@ def personalisation(
     corpus: Corpus,
     store: Store,
     split: Split,
-    log: EventLog,
+    log: Callable[[], EventLog],
     user_encoder: UserEncoderServer,
     training: TrainingConfig,
     progress: Progress,
@@ -69,7 +69,8 @@ def personalisation(
 
     Args:
         corpus: queries with vectors and SIDs, and the pseudo-queries.
-        store: its log of searches is read. split: what of it is held out. log: of the same store.
+        store: its log of searches is read. split: what of it is held out. log: of the same store, asked for
+            only when it is needed.
         user_encoder: lays out prompts, as it does in serving.
         training: how many examples, and of which events.
 
@@ -78,6 +79,8 @@ def personalisation(
         OneSearchError: a state holds an event that is not before its request.
     """
     chosen = choose(targets_of(corpus, store, split), training)
+    with progress.task("reading the log of shoppers"):
+        past = log()
     held_out = chosen["held_out"].to_numpy()
     queries, rows = chosen["query"].to_list(), chosen["row"].to_numpy()
     users, moments = chosen["user_id"].to_list(), chosen["moment"].to_numpy()
@@ -90,7 +93,7 @@ def personalisation(
         return Prompts(user_encoder, queries, corpus.query_sids[rows], standing)
 
     def states_of(at: np.ndarray) -> list[ShopperState]:
-        return states_before(log, [users[row] for row in at], moments[at])
+        return states_before(past, [users[row] for row in at], moments[at])
 
     def task_of(name: str, at: np.ndarray, made: Prompts) -> SidTask:
         texts, histories = made.finished()

@@ -106,7 +106,12 @@ class ToyUserEncoder(UserEncoderServer):
         clicks = [[int(state.clicks.items[-1] % 7) + 1] if len(state.clicks) else [] for state in states]
         rows = [[QUERY, *a, SEP, *b.tolist(), *c] for a, b, c in zip(texts, sids, clicks, strict=True)]
         ids, mask = pad(rows)
-        return RawPrompt(ids, mask, np.zeros((len(rows), 0, 4), np.float32), np.zeros((len(rows), 0), bool))
+        history = np.zeros((len(rows), 1, DIM), np.float32)
+        for row, state in enumerate(states):
+            clicked = self._clicked(state)
+            if len(clicked):
+                history[row, 0] = self.index.vectors[clicked].mean(axis=0)
+        return RawPrompt(ids, mask, history, history.any(axis=2))
 
     def features(
         self, states: Sequence[ShopperState], queries: Sequence[str], query_sids: np.ndarray
@@ -114,10 +119,7 @@ class ToyUserEncoder(UserEncoderServer):
         raw = self.raw(states, queries, query_sids)
         prefix = np.zeros((len(queries), *self.prefix), np.float32)
         if prefix.size:
-            for row, state in enumerate(states):
-                clicked = self._clicked(state)
-                if len(clicked):
-                    prefix[row, :, :DIM] = self.index.vectors[clicked].mean(axis=0) / self.prefix[0]
+            prefix[:, :, :DIM] = raw.history / self.prefix[0]
         return Prompt(raw.ids, raw.mask, prefix)
 
     def explain(

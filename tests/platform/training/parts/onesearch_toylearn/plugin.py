@@ -22,6 +22,8 @@ class ToyLearnConfig(BaseModel):
     """Whether the reward fails."""
     sleep_ms: float = 0.0
     prefix: tuple[int, int] = (0, 0)
+    width: int = 8
+    """Width of the vectors that the generator reads before a prompt."""
 
 
 def _offer(role: Role) -> list[Offer]:
