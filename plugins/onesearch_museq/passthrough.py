@@ -85,10 +85,14 @@ class PassThroughServer(UserEncoderServer):
         return RawPrompt(ids, mask, nothing, np.zeros((len(queries), 0), dtype=bool))
 
     def features(
-        self, states: Sequence[ShopperState], queries: Sequence[str], query_sids: np.ndarray
+        self,
+        states: Sequence[ShopperState],
+        queries: Sequence[str],
+        query_sids: np.ndarray,
+        stand_ins: Sequence[np.ndarray] | None = None,
     ) -> Prompt:
         """The same: nothing of them is learnt."""
-        raw = self.raw(states, queries, query_sids)
+        raw = self.raw(states, queries, query_sids, stand_ins)
         return Prompt(raw.ids, raw.mask, raw.history)
 
 

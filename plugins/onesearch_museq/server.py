@@ -117,10 +117,14 @@ class MuSeqServer(UserEncoderServer):
         return self._raw(self._views(states, queries, query_sids, stand_ins), query_sids)
 
     def features(
-        self, states: Sequence[ShopperState], queries: Sequence[str], query_sids: np.ndarray
+        self,
+        states: Sequence[ShopperState],
+        queries: Sequence[str],
+        query_sids: np.ndarray,
+        stand_ins: Sequence[np.ndarray] | None = None,
     ) -> Prompt:
         """Prompts of B requests; prefix f32[B, P, d], or empty (P = d = 0) without a trained module."""
-        raw = self.raw(states, queries, query_sids)
+        raw = self.raw(states, queries, query_sids, stand_ins)
         return Prompt(raw.ids, raw.mask, self._attend(raw)[0])
 
     def explain(

@@ -84,11 +84,16 @@ class Pipeline:
         beams: int | None = None,
         guide: Guide = "guided",
         filters: Filters | None = None,
+        stand_ins: Sequence[np.ndarray] | None = None,
     ) -> Retrieved:
-        """Recall for B queries: everything the beams reached, in the generator's order."""
+        """Recall for B queries: everything the beams reached, in the generator's order.
+
+        ``stand_ins`` (see :meth:`onesearch.contracts.user_encoder.UserEncoderServer.raw`) are given where the
+        search is one of the past, and what the encoder learnt from the whole log would tell the answer.
+        """
         states = states if states is not None else [ShopperState()] * len(queries)
         vectors, sids = steps.encode(self.tokenizer, queries)
-        prompt = steps.prompt(self.user_encoder, states, queries, sids)
+        prompt = steps.prompt(self.user_encoder, states, queries, sids, stand_ins)
         option = steps.SearchOptions(beams or self.beams, guide, filters or Filters())
         result, candidates = steps.retrieve(
             self.generator, self._trees, prompt, vectors, [option] * len(queries)

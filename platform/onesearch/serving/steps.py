@@ -80,10 +80,17 @@ def encode(tokenizer: TokenizerServer, queries: Sequence[str]) -> tuple[np.ndarr
 
 
 def prompt(
-    user_encoder: UserEncoderServer, states: Sequence[ShopperState], queries: Sequence[str], sids: np.ndarray
+    user_encoder: UserEncoderServer,
+    states: Sequence[ShopperState],
+    queries: Sequence[str],
+    sids: np.ndarray,
+    stand_ins: Sequence[np.ndarray] | None = None,
 ) -> Prompt:
-    """Shopper states, queries and the queries' SIDs i32[B, L] → what the generator reads."""
-    built = user_encoder.features(states, queries, sids)
+    """Shopper states, queries and the queries' SIDs i32[B, L] → what the generator reads.
+
+    ``stand_ins``: see :meth:`onesearch.contracts.user_encoder.UserEncoderServer.raw`.
+    """
+    built = user_encoder.features(states, queries, sids, stand_ins)
     prefix = np.asarray(built.prefix, dtype=np.float32)
     return Prompt(np.asarray(built.ids, dtype=np.int32), np.asarray(built.mask, dtype=bool), prefix)
 

@@ -133,7 +133,11 @@ class Plain(UserEncoderServer):
         return RawPrompt(ids, mask, history, np.array([[len(s.clicks) > 0, False] for s in states]))
 
     def features(
-        self, states: Sequence[ShopperState], queries: Sequence[str], query_sids: np.ndarray
+        self,
+        states: Sequence[ShopperState],
+        queries: Sequence[str],
+        query_sids: np.ndarray,
+        stand_ins: Sequence[np.ndarray] | None = None,
     ) -> Prompt:
         raise NotImplementedError
 

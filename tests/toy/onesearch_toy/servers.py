@@ -114,9 +114,13 @@ class ToyUserEncoder(UserEncoderServer):
         return RawPrompt(ids, mask, history, history.any(axis=2))
 
     def features(
-        self, states: Sequence[ShopperState], queries: Sequence[str], query_sids: np.ndarray
+        self,
+        states: Sequence[ShopperState],
+        queries: Sequence[str],
+        query_sids: np.ndarray,
+        stand_ins: Sequence[np.ndarray] | None = None,
     ) -> Prompt:
-        raw = self.raw(states, queries, query_sids)
+        raw = self.raw(states, queries, query_sids, stand_ins)
         prefix = np.zeros((len(queries), *self.prefix), np.float32)
         if prefix.size:
             prefix[:, :, :DIM] = raw.history / self.prefix[0]
