@@ -45,8 +45,8 @@ class RelevanceLearner(RewardLearner):
         with progress.task("indexing items' words"):
             fields = Fields.build(lists.items, analyser, settings.k1, settings.b)
         maker = FeatureMaker(analyser, fields, Evidence.build(lists.pairs), lists.vectors, lists.popularity)
-        # A query that was searched often has as many equal lists: one of them, counted so often, will do.
-        _, first, times = np.unique(lists.queries, return_index=True, return_counts=True)
+        # A query that was searched often has many equal lists: one of them, counted so often, will do.
+        first, times, of_query = _different(lists)
         queries = [lists.queries[row] for row in first]
         found = Candidates(lists.candidates.items[first], lists.candidates.log_probs[first])
         gain, mask = lists.gain[first], found.items >= 0
@@ -55,7 +55,7 @@ class RelevanceLearner(RewardLearner):
         ranked = np.full(mask.shape, -np.inf, dtype=np.float32)
         with progress.task("fitting the reward's weights", total=FOLDS + 1) as task:
             for fold in range(FOLDS):
-                held = np.arange(len(queries)) % FOLDS == fold
+                held = of_query % FOLDS == fold
                 part = fit_weights(
                     features[~held], mask[~held], gain[~held], defaults, settings.l2, times[~held]
                 )
@@ -90,6 +90,21 @@ class RelevanceLearner(RewardLearner):
     def export(self, folder: Path) -> None:
         """Write the files of :mod:`onesearch_pars.artifact`; there is no graph."""
         self.save(folder)
+
+
+def _different(lists: RankedLists) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of lists that differ in query, candidates or gain, how often each occurs, and its query's number.
+
+    Shoppers who ask for the same get lists of their own, or equal ones with gains of their own.
+    """
+    numbers = np.unique(lists.queries, return_inverse=True)[1].reshape(-1)
+    rows: dict[tuple[int, bytes], list[int]] = {}
+    for row in np.argsort(numbers, kind="stable").tolist():
+        arrays = (lists.candidates.items, lists.candidates.log_probs, lists.gain)
+        same = b"".join(array[row].tobytes() for array in arrays)
+        rows.setdefault((int(numbers[row]), same), []).append(row)
+    first = np.array([equal[0] for equal in rows.values()], np.int64)
+    return first, np.array([len(equal) for equal in rows.values()], np.int64), numbers[first]
 
 
 def _features(
