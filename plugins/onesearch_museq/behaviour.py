@@ -90,6 +90,8 @@ def _pairs(recent: Sequence[Recent], numbers: Sequence[int]) -> tuple[Pair, ...]
         for piece, number in zip(recent, numbers, strict=True)
         if number >= 0 or piece.item == NO_ITEM
     ]
+    if all(number >= 0 for _, number, _ in pieces):
+        return tuple(Pair(query, number) for query, number, _ in pieces)
     answered: dict[str, int] = {}
     for query, number, time in pieces:
         if number >= 0:
