@@ -85,7 +85,7 @@ class Seq2SeqConfig(Section):
     """Stage 3: with the shopper's behaviour."""
     precision: Literal["int8", "fp32"] = "int8"
     """Arithmetic of the exported graph's matrix products: int8 quantises the weights by channel and the
-    activations as they come."""
+    activations by row, as they come."""
 
     @property
     def dimensions(self) -> Dimensions:

@@ -11,6 +11,7 @@ import numpy as np
 from onesearch.contracts.conformance._common import TEXTS, Answers, ComponentSuite, shaped
 from onesearch.contracts.conformance._world import LEVELS, ODD_TEXTS, embed
 from onesearch.contracts.generator import GeneratorLearner, GeneratorServer, Guide, SearchResult, Stage
+from onesearch.contracts.user_encoder import Prompt
 from onesearch.index import CatalogueIndex, LiveTree
 from onesearch.progress import SilentProgress
 
@@ -114,6 +115,16 @@ class GeneratorSuite(ComponentSuite):
             width = min(len(alone), whole.log_probs.shape[1])
             close = np.allclose(whole.log_probs[row, :width], alone[:width], atol=1e-3)
             assert close, f"results of {text!r} change with the batch"
+
+    def check_padding_does_not_matter(self) -> None:
+        """Neither do positions without a token: a prompt padded further finds what it found."""
+        whole, prompt = self._search(self._server, TEXTS), self.world.prompt(TEXTS)
+        wider = Prompt(
+            np.pad(prompt.ids, ((0, 0), (0, 9))), np.pad(prompt.mask, ((0, 0), (0, 9))), prompt.prefix
+        )
+        padded = self._server.search(wider, embed(TEXTS), self.world.index.live, BEAMS)
+        close = np.allclose(whole.log_probs, padded.log_probs, atol=1e-3)
+        assert close, "results change with padding"
 
     def check_new_items(self) -> None:
         """A tree with an item more is searched without learning or exporting anything again."""
