@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -60,10 +61,8 @@ def test_what_is_cut_off_is_told(state: ShopperState, data: st.DataObject) -> No
 
 @given(st.binary(max_size=80))
 def test_anything_else_is_told(raw: bytes) -> None:
-    try:
+    with suppress(ArtifactError):
         unpack(raw)
-    except ArtifactError:
-        pass
 
 
 def test_nobody_takes_no_bytes() -> None:
