@@ -53,7 +53,7 @@ def fit_listwise(
     """Fit and cross-validate."""
     maker = FeatureMaker(analyser, fields, Evidence.build(lists.pairs), lists.vectors, lists.popularity)
     # A query that was searched often has many equal lists: one of them, counted so often, will do.
-    first, like, of_query = _different(lists)
+    first, like, of_query = different(lists)
     times = np.bincount(like, minlength=len(first))
     queries = [lists.queries[row] for row in first]
     found = Candidates(lists.candidates.items[first], lists.candidates.log_probs[first])
@@ -85,9 +85,9 @@ def serving_evidence(lists: RankedLists) -> Evidence:
     return Evidence.build(lists.pairs if lists.serving_pairs is None else lists.serving_pairs)
 
 
-def _different(lists: RankedLists) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows i64[Q] of lists that differ in query, candidates or gain; which of them each list is equal to i64[L];
-    the number of the query of each i64[Q].
+def different(lists: RankedLists) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows i64[Q] of lists that differ in query, candidates or gain; which of them each of the L lists is
+    equal to, i64[L]; and the number of each one's query, i64[Q].
 
     Shoppers who ask for the same get lists of their own, or equal ones with gains of their own.
     """

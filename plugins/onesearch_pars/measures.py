@@ -80,6 +80,24 @@ def ndcg(
     return float(np.average(reached / ideal, weights=None if times is None else times[lists]))
 
 
+def ragged_ndcg(scores: np.ndarray, gain: np.ndarray, group: np.ndarray, k: int = 10) -> float:
+    """:func:`ndcg` of rows f[J] that ``group`` i[J] sorts into lists."""
+    _, at = np.unique(group, return_inverse=True)
+    if not len(at):
+        return float("nan")
+    order = np.argsort(at, kind="stable")
+    counts = np.bincount(at)
+    place = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = (len(counts), int(counts.max()))
+    ranked, good, mask = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
+    ranked[at[order], place], good[at[order], place], mask[at[order], place] = (
+        scores[order],
+        gain[order],
+        True,
+    )
+    return ndcg(ranked, good, mask, k=k)
+
+
 def pairwise(scores: np.ndarray, grades: np.ndarray, group: np.ndarray) -> float:
     """Share of pairs of one group with different grades that the scores order as the grades do, ties half.
 

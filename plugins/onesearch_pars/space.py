@@ -47,9 +47,9 @@ SCALARS = (
 )
 """Columns of :meth:`FeatureSpace.scalars`: how words and vectors match (:data:`MATCHING`); cosines with the
 shopper's views; log-popularity; the price against its category (standardised) and against what the shopper
-clicked and ordered; shares of the shopper's behaviour in the candidate's category; whether they had it before;
-counters of query and item (logs, and the calibrated rates of DESIGN 9) and of the item (logs, smoothed); how
-much is known of the shopper."""
+clicked and ordered; shares of the shopper's behaviour in the candidate's category; whether they had it
+before; counters of query and item (logs, and the calibrated rates of DESIGN 9) and of the item (logs,
+smoothed); how much is known of the shopper."""
 
 LONGEST = 300
 """Newest clicks and orders that are looked at."""

@@ -15,7 +15,8 @@ from onesearch.progress import SilentProgress
 from onesearch.training.lists import RankedLists
 from onesearch_pars.config import RelevanceConfig
 from onesearch_pars.features import FEATURES, PARTS
-from onesearch_pars.learner import RelevanceLearner, _different
+from onesearch_pars.learner import RelevanceLearner
+from onesearch_pars.listwise import different
 from onesearch_pars.plugin import reward
 from onesearch_pars.server import RelevanceServer
 
@@ -130,14 +131,16 @@ def test_equal_lists_are_fitted_once_and_shoppers_who_chose_otherwise_are_heard(
     own = repeated(lists, [good[0]] * 4 + [good[1]])
     own.gain[3] = 0
     own.gain[3, np.flatnonzero(lists.gain[good[0]])[0]] = 1.0
-    first, times, of_query = _different(own)
+    first, like, of_query = different(own)
+    times = np.bincount(like)
+    assert all(own.queries[row] == own.queries[first[at]] for row, at in enumerate(like))
     order = np.argsort(first)
     assert first[order].tolist() == [0, 3, 4] and times[order].tolist() == [3, 1, 1]
     numbers = of_query[order].tolist()
     assert numbers[0] == numbers[1] != numbers[2], "lists of a query are judged by others' alone"
     figures = RelevanceLearner(RelevanceConfig()).fit(own, tmp_path, SilentProgress())
     assert figures["lists"] == 5 and np.isfinite(figures["loss"])
-    nothing = _different(repeated(lists, []))
+    nothing = different(repeated(lists, []))
     assert [len(part) for part in nothing] == [0, 0, 0]
 
 
