@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ import pytest
 from onesearch.contracts import ShopperState
 from onesearch.errors import ArtifactError, ServingError, UsageError
 from onesearch.serving.lookups import Lookups, without_password
+from onesearch.serving.triton import reserve
 from onesearch.shoppers.opening import open_states
 from onesearch.shoppers.state import Ring
 
@@ -173,6 +176,47 @@ async def test_states_in_lmdb(tmp_path: Path) -> None:
     elsewhere(PUT.format(path=tmp_path / "states", user="ann", click=7))
     assert await lookups.of("ann", 1.0) == clicked("ann", 7) and lookups.tally.failed == 2
     lookups.close()
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+async def test_a_redis_that_hangs_or_dies_and_comes_back(tmp_path: Path) -> None:
+    with reserve("127.0.0.1", 0) as port:
+        pass
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path)]
+
+    async def started() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([*command, "--save", ""], stdout=subprocess.DEVNULL)
+        for _ in range(200):
+            with socket.socket() as asked:
+                if asked.connect_ex(("127.0.0.1", port)) == 0:
+                    return process
+            await asyncio.sleep(0.05)
+        raise AssertionError
+
+    server, url = await started(), f"redis://127.0.0.1:{port}/0"
+    lookups = Lookups(url, 0.2)
+    try:
+        with open_states(url) as store:
+            store.put_many([clicked("ann", 1)])
+        lookups.open()
+        assert await lookups.of("ann", 9.0) == clicked("ann", 1) and lookups.tally.failed == 0
+        server.send_signal(signal.SIGSTOP)
+        begun = time.monotonic()
+        assert await lookups.of("ann", 9.0) == ShopperState("ann") and time.monotonic() - begun < 1
+        server.kill()
+        server.wait()
+        assert await lookups.of("ann", 9.0) == ShopperState("ann") and lookups.tally.failed == 2
+        server = await started()
+        with open_states(url) as store:
+            store.put_many([clicked("ann", 2)])
+        until = time.monotonic() + 10
+        while not (state := await lookups.of("ann", 9.0)).known and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        assert state == clicked("ann", 2)
+    finally:
+        lookups.close()
+        server.kill()
+        server.wait()
 
 
 def test_a_store_in_files_must_be_there_at_the_start(tmp_path: Path) -> None:
