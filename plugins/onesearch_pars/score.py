@@ -41,16 +41,29 @@ class Relevance:
 
 @dataclass(frozen=True)
 class Judged:
-    """J judged pairs: matching f32[J, M], grade f32[J] in [0, 1], query i64[J], weight f32[J]."""
+    """J pairs: matching f32[J, M], grade f32[J] in [0, 1], query i64[J], weight f32[J], judged bool[J].
+
+    What is not ``judged`` is taken for irrelevant, and learnt from only.
+    """
 
     matching: np.ndarray
     grade: np.ndarray
     query: np.ndarray
     weight: np.ndarray
+    judged: np.ndarray
+
+    @classmethod
+    def none(cls) -> Judged:
+        """Nothing."""
+        empty = np.zeros(0, np.float32)
+        matching = np.zeros((0, len(MATCHING)), np.float32)
+        return cls(matching, empty, np.zeros(0, np.int64), empty, np.zeros(0, bool))
 
     def only(self, keep: np.ndarray) -> Judged:
         """The pairs of a mask."""
-        return Judged(self.matching[keep], self.grade[keep], self.query[keep], self.weight[keep])
+        return Judged(
+            self.matching[keep], self.grade[keep], self.query[keep], self.weight[keep], self.judged[keep]
+        )
 
 
 def fit_relevance(judged: Judged, candidates: np.ndarray, l2: float) -> tuple[Relevance, dict[str, Any]]:
@@ -65,13 +78,13 @@ def fit_relevance(judged: Judged, candidates: np.ndarray, l2: float) -> tuple[Re
         fitted, ``ndcg_10`` and ``pairwise`` accuracy on the judged pairs; ``…_match`` of the defaults.
     """
     plain = _standard(candidates)
-    known = judged.weight > 0
+    known = judged.judged
     figures: dict[str, Any] = {"judged": int(known.sum())}
     if known.any():
         figures |= {
             f"{name}_match": value for name, value in _quality(plain(judged.matching), judged).items()
         }
-    if known.sum() < ENOUGH or np.ptp(judged.grade) == 0:
+    if known.sum() < ENOUGH or not np.ptp(judged.grade[known]):
         return plain, figures | {"source": "match"}
     scores = np.zeros(len(judged.grade), np.float32)
     for fold in range(FOLDS):
@@ -112,7 +125,8 @@ def _fit(judged: Judged, start: Relevance, l2: float) -> Relevance:
 
 
 def _quality(scores: np.ndarray, judged: Judged) -> dict[str, float]:
+    own, told = judged.only(judged.judged), scores[judged.judged]
     return {
-        "ndcg_10": ragged_ndcg(scores, judged.grade, judged.query),
-        "pairwise": pairwise(scores, judged.grade, judged.query),
+        "ndcg_10": ragged_ndcg(told, own.grade, own.query),
+        "pairwise": pairwise(told, own.grade, own.query),
     }

@@ -213,6 +213,11 @@ def _standardised(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndar
     return (apart / spread).clip(-3, 3).astype(np.float32)
 
 
+def log_popularity(popularity: np.ndarray) -> np.ndarray:
+    """f32, as all features have it."""
+    return np.log(np.maximum(popularity, 1e-6)).astype(np.float32)
+
+
 def stacked(rows: Sequence[np.ndarray], width: int) -> np.ndarray:
     """Arrays f32[k, …] as one f32[B, width, …], 0 behind the last."""
     out = np.zeros((len(rows), width, *rows[0].shape[1:]), np.float32)

@@ -15,7 +15,6 @@ which serving leaves at that of the first: the reward says what a candidate is w
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,35 +23,13 @@ from onesearch.progress import Progress
 from torch import Tensor, nn
 
 from onesearch_pars.config import TowersConfig
+from onesearch_pars.samples import Rows
 
 TOWERS = ("ctr", "cvr", "ctcvr")
 PLACES = 40
 """Places with a bias of their own; the last stands for all behind it."""
 _UNKNOWN = PLACES
 _CLIP = 5.0
-
-
-@dataclass(frozen=True)
-class Rows:
-    """M candidates that were shown, or that stand in lists, with what came of them.
-
-    Attributes:
-        views: f16[R, V, D], of R requests. request: i32[M], rows of ``views``. item: i32[M].
-        scalars: f32[M, S]. place: i32[M], -1 where unknown.
-        clicked, ordered: f32[M], 0 to 1. weight: f32[M].
-    """
-
-    views: np.ndarray
-    request: np.ndarray
-    item: np.ndarray
-    scalars: np.ndarray
-    place: np.ndarray
-    clicked: np.ndarray
-    ordered: np.ndarray
-    weight: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.item)
 
 
 class Towers(nn.Module):
@@ -183,9 +160,9 @@ def _inputs(rows: Rows, at: np.ndarray, table: Tensor) -> tuple[Tensor, Tensor, 
 
 def _labels(rows: Rows, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels and weights f32[n, 3] of the towers."""
-    clicked, ordered, weight = rows.clicked[at], rows.ordered[at], rows.weight[at]
-    labels = np.stack([clicked, ordered, ordered], axis=1)
-    return labels, np.stack([weight, weight * clicked, weight], axis=1)
+    clicked, ordered = rows.clicked[at], rows.ordered[at]
+    every = np.ones_like(clicked)
+    return np.stack([clicked, ordered, ordered], axis=1), np.stack([every, clicked, every], axis=1)
 
 
 def _losses(model: Towers, rows: Rows, at: np.ndarray, table: Tensor, entropy: np.ndarray) -> Tensor:

@@ -218,7 +218,7 @@ def test_saving_before_fitting_and_unknown_languages_are_refused(tmp_path: Path)
 
 
 def test_the_offer_names_both_halves() -> None:
-    (offer,) = reward()
+    offer, _ = reward()
     assert (offer.name, offer.learner_class(), offer.server_class()) == (
         "relevance",
         RelevanceLearner,
