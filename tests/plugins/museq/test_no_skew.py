@@ -1,4 +1,4 @@
-"""What training sees of a shopper, read from the log, is what serving sees, kept event by event in a store."""
+"""What training sees of a shopper, read from the log, is what serving sees, kept event by event."""
 
 from __future__ import annotations
 
