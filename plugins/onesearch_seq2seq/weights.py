@@ -16,6 +16,7 @@ import numpy as np
 PARTS = ("head", "steer", "prior", "mass")
 _NETWORK, _PRIOR = (0, 1, 2, 3), (2, 3)
 _ITERATIONS, _RIDGE = 30, 1e-4
+_NOISE = 1e-7  # nats an example
 _SCALED = 200_000  # children that the parts' scales are measured on
 
 
@@ -76,15 +77,21 @@ def fit_parts(choices: Choices, free: Sequence[int], start: np.ndarray | None = 
 
 
 def _newton(parts: np.ndarray, choices: Choices, weights: np.ndarray) -> np.ndarray:
-    ridge = _RIDGE * choices.weight.sum()
+    total = float(choices.weight.sum())
+    ridge = _RIDGE * total
     loss, gradient, curvature = _derivatives(parts @ weights.astype(np.float32), choices, parts)
     for _ in range(_ITERATIONS):
-        step = np.linalg.solve(curvature + ridge * np.eye(len(weights)), -(gradient + ridge * weights))
+        downhill = -(gradient + ridge * weights)
+        step = np.linalg.solve(curvature + ridge * np.eye(len(weights)), downhill)
+        if downhill @ step < _NOISE * total:
+            break
+        # Sums of float32 are known no better: a stricter search would halve its steps for nothing.
+        slack = _NOISE * (total + loss)
         length = 1.0
         while length > 1e-4:
             tried = weights + length * step
             now = _derivatives(parts @ tried.astype(np.float32), choices, parts)
-            if now[0] + ridge / 2 * tried @ tried <= loss + ridge / 2 * weights @ weights + 1e-9:
+            if now[0] + ridge / 2 * tried @ tried <= loss + ridge / 2 * weights @ weights + slack:
                 break
             length /= 2
         else:
