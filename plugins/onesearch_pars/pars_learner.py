@@ -17,13 +17,13 @@ from pydantic import BaseModel
 from onesearch_pars.artifact import Fitted, FittedPars, read_arrays, write_arrays
 from onesearch_pars.config import ParsConfig
 from onesearch_pars.counts import Counts
-from onesearch_pars.evidence import Evidence
 from onesearch_pars.features import MATCHING, FeatureMaker
-from onesearch_pars.listwise import ListwiseFit, fit_listwise, make_fields, serving_evidence
+from onesearch_pars.listwise import ListwiseFit, fit_listwise, make_fields, make_maker, serving_evidence
 from onesearch_pars.measures import ndcg, told
 from onesearch_pars.samples import MATCHING_COLUMNS, Rows, impression_rows, known_counts, list_rows
 from onesearch_pars.score import Judged, Relevance, fit_relevance
 from onesearch_pars.space import FeatureSpace
+from onesearch_pars.tastes import Tastes
 from onesearch_pars.tower_graph import FILE as GRAPH
 from onesearch_pars.tower_graph import write_graph
 from onesearch_pars.tuning import (
@@ -99,9 +99,10 @@ class ParsLearner(RewardLearner):
         """
         settings = self.settings
         analyser, fields = make_fields(lists, settings, progress)
-        listwise = fit_listwise(lists, analyser, fields, settings.l2, progress)
+        tastes = Tastes.build(lists.items)
+        maker = make_maker(lists, analyser, fields, tastes)
+        listwise = fit_listwise(lists, maker, settings.l2, progress)
         space = FeatureSpace(lists.items, lists.vectors)
-        maker = FeatureMaker(analyser, fields, Evidence.build(lists.pairs), lists.vectors, lists.popularity)
         chosen = self._chosen(lists)
         features = listwise.features[listwise.like[chosen]]
         mask = lists.candidates.items[chosen] >= 0
@@ -115,7 +116,7 @@ class ParsLearner(RewardLearner):
         tuning = _tuning_lists(lists, chosen, listwise, relevance, features, found.rates)
         lambdas, tuned, reached = self._lambdas(tuning, found.frozen, progress)
         evidence = serving_evidence(lists)
-        kept = Fitted(settings.language, listwise.weights, fields, evidence)
+        kept = Fitted(settings.language, listwise.weights, fields, evidence, tastes)
         counts = _serving_counts(lists, impressions if source == "impressions" else None)
         self.fitted = FittedPars(kept, relevance, counts, lambdas, self.towers is not None)
         return told(
@@ -286,7 +287,7 @@ def _judged_candidates(lists: RankedLists, chosen: np.ndarray, features: np.ndar
         table = dict(zip(own["item"].to_list(), own["grade"].to_list(), strict=True))
         grade[row[0]] = [table.get(item, np.nan) for item in items[row[0]].tolist()]
     real = items >= 0
-    graded: np.ndarray = np.isfinite(grade)
+    graded: np.ndarray = np.asarray(np.isfinite(grade))
     lists_judged = graded.any(axis=1)[:, None] & real
     others = (lists_judged & ~graded).sum(axis=1, keepdims=True)
     weight = np.where(graded, 1.0, graded.sum(axis=1, keepdims=True) / np.maximum(others, 1))

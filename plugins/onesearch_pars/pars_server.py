@@ -55,7 +55,7 @@ class ParsServer(RewardServer):
                     f"{folder / PARS_ARRAYS}: knows {known} items, the catalogue has {len(index)}"
                 )
         analyser = Analyser(own.language)
-        maker = FeatureMaker(analyser, own.fields, own.evidence, index.vectors, index.popularity)
+        maker = FeatureMaker(analyser, own.fields, own.evidence, own.tastes, index.vectors, index.popularity)
         towers = context.runtime.session(folder / GRAPH) if fitted.towers else None
         return cls(fitted, maker, FeatureSpace(index.items, index.vectors), index.popularity, towers)
 
@@ -68,7 +68,7 @@ class ParsServer(RewardServer):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Totals f32[B, K] (-inf on padding) and parts f32[B, K, 5] that sum to them (0 on padding)."""
         real = candidates.items >= 0
-        features = self._maker.features(queries, query_vecs, candidates)
+        features = self._maker.features(queries, query_vecs, states, candidates)
         parts = np.zeros((*real.shape, len(PARTS)), np.float32)
         if self._asks_towers and real.any():
             parts[..., :3] = self._rates(queries, query_vecs, states, candidates.items, features)
