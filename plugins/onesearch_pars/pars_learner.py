@@ -288,7 +288,7 @@ def _judged_candidates(lists: RankedLists, chosen: np.ndarray, features: np.ndar
         grade[row[0]] = [table.get(item, np.nan) for item in items[row[0]].tolist()]
     real = items >= 0
     graded: np.ndarray = np.asarray(np.isfinite(grade))
-    lists_judged = graded.any(axis=1)[:, None] & real
+    lists_judged = np.any(graded, axis=1, keepdims=True) & real
     others = (lists_judged & ~graded).sum(axis=1, keepdims=True)
     weight = np.where(graded, 1.0, graded.sum(axis=1, keepdims=True) / np.maximum(others, 1))
     rows, columns = np.nonzero(lists_judged)
