@@ -75,6 +75,7 @@ class FittedPars:
         listwise: the list-wise score. relevance: S_rel. counts: of query and item, and of items.
         lambdas: f64[5], λ of :data:`~onesearch_pars.tuning.PARTS`.
         towers: whether there are towers to be asked.
+        similar: whether they are told how similar query and item are.
     """
 
     listwise: Fitted
@@ -82,6 +83,7 @@ class FittedPars:
     counts: Counts
     lambdas: np.ndarray
     towers: bool
+    similar: bool
 
     def save(self, folder: Path) -> None:
         """Write both files, each whole or not at all."""
@@ -92,6 +94,7 @@ class FittedPars:
             "relevance_bias": self.relevance.bias,
             "lambdas": _named(PARTS, self.lambdas),
             "towers": self.towers,
+            "similar": self.similar,
         }
         arrays = self.listwise.arrays() | self.counts.arrays()
         write_files(folder, (PARS_ABOUT, PARS_ARRAYS), about, arrays)
@@ -103,13 +106,14 @@ class FittedPars:
         try:
             language, weights = str(about["language"]), _values(FEATURE_NAMES, about["weights"])
             relevance = Relevance(_values(MATCHING, about["relevance"]), float(about["relevance_bias"]))
-            lambdas, towers = _values(PARTS, about["lambdas"]), bool(about["towers"])
+            lambdas = _values(PARTS, about["lambdas"]).astype(np.float64)
+            towers, similar = bool(about["towers"]), bool(about["similar"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path}: not a fitted reward of PARS ({error})") from error
         arrays, path = read_arrays(folder / PARS_ARRAYS), folder / PARS_ARRAYS
         try:
             fitted = Fitted.of_arrays(language, weights, arrays)
-            return cls(fitted, relevance, Counts.of_arrays(arrays), lambdas.astype(np.float64), towers)
+            return cls(fitted, relevance, Counts.of_arrays(arrays), lambdas, towers, similar)
         except (ArtifactError, KeyError, IndexError, ValueError) as error:
             raise ArtifactError(f"{path}: {error}") from error
 

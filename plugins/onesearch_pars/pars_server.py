@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from onesearch_pars.artifact import PARS_ARRAYS, FittedPars
 from onesearch_pars.features import FeatureMaker
-from onesearch_pars.samples import MATCHING_COLUMNS
+from onesearch_pars.samples import MATCHING_COLUMNS, TASTE_COLUMNS
 from onesearch_pars.space import FeatureSpace, log_popularity, stacked
 from onesearch_pars.text import Analyser
 from onesearch_pars.tower_graph import FILE as GRAPH
@@ -93,12 +93,13 @@ class ParsServer(RewardServer):
         for row, query in enumerate(normalise_queries(queries)):
             real = items[row] >= 0
             own = items[row, real]
-            history = self._space.history(query_vecs[row], states[row])
+            history = self._space.history(query_vecs[row], states[row], self._fitted.similar)
             views.append(history.views)
             vectors.append(self._space.vectors(own))
             scalars.append(
                 self._space.scalars(
                     features[row, real][:, MATCHING_COLUMNS],
+                    features[row, real][:, TASTE_COLUMNS],
                     history,
                     own,
                     vectors[-1],
