@@ -70,8 +70,14 @@ class TrainingConfig(Section):
     """At most so many held-out queries are searched to make the lists that the reward is fitted on."""
     reward_beams: int = Field(default=256, ge=1)
     """Beams of those searches."""
-    stages: tuple[str, ...] = ("alignment", "cooccurrence")
-    """Stages of supervised training that are run, in order."""
+    stages: tuple[str, ...] = ("alignment", "cooccurrence", "personalisation")
+    """Stages of supervised training that are run, in order. Personalisation is passed over where the store
+    logs no searches, or where the user encoder does not look at shoppers."""
+    personal_examples: int = Field(default=150_000, ge=1)
+    """Clicks and orders that personalisation learns from at most: the newest."""
+    sliding_window: bool = True
+    """Whether personalisation learns from every click and order of a shopper, each with what came before it;
+    without, from each shopper's last one only (for comparison)."""
 
 
 class ServingConfig(Section):
@@ -103,6 +109,10 @@ class ServingConfig(Section):
     """Longest query, in bytes of UTF-8."""
     max_k: int = Field(default=1_000, ge=1)
     """Most items of one answer; ``offset + k`` may not pass it either."""
+    states: str = ""
+    """Where shoppers are looked up: lmdb:PATH, a path, or redis://HOST:PORT; empty: they are not known."""
+    states_timeout_ms: float = Field(default=20.0, gt=0)
+    """Longest look-up of a shopper; past it a search goes on as for an unknown one."""
 
 
 @dataclass(frozen=True)

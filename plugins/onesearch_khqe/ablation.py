@@ -1,22 +1,19 @@
-"""``onesearch bench ablation``, part khqe: the paper's tables 2 and 3, and what each of the five losses is
-worth."""
+"""Ablations of KHQE: the paper's tables 2 and 3, and what each of the five losses is worth."""
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from onesearch.config import load_config
+from onesearch.config import Config
 from onesearch.data.store import Store
 from onesearch.errors import UsageError
-from onesearch.progress import Progress, SilentProgress
+from onesearch.progress import Progress
 from onesearch.training.pairs import query_item_pairs
 
-from onesearch_khqe.bench import store_or_demo
 from onesearch_khqe.collisions import assign_last_codes
 from onesearch_khqe.config import KhqeConfig, LossWeights
 from onesearch_khqe.fusion import normalised
@@ -47,61 +44,29 @@ class Truth:
         }
 
 
-def run(
-    store: Path | None = None,
-    config: Path | None = None,
-    passes: int = 3,
-    losses: bool = True,
-    tables: bool = True,
-    work: Path | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Measure what keywords, balancing, OPQ and each of the five losses are worth, on held-out queries.
+def losses(store: Store, config: Config, work: Path, passes: int, progress: Progress) -> list[dict[str, Any]]:
+    """Rows of the embedding with each of the five losses left out in turn, without keywords.
 
-    Args:
-        store: a store with judgements or clicks; None makes the demo catalogue.
-        config: the configuration file to start from; its tokenizer must be khqe.
-        passes: passes of every alignment.
-        losses: leave each loss out in turn.
-        tables: make the rows of the paper's tables 2 and 3.
-        work: folder that keeps what was encoded between runs.
-
-    Returns:
-        ``rows``: {``part``: khqe, ``what``, ``without``, ``set``, ``HR@10``, ``R@10``, ``MRR@10``, ``change``
-        of R@10 against the row named in ``against``, ``low``, ``high`` (95 %, paired bootstrap over
-        ``queries``)}; rows of the tables also ``icr``, ``cur``. Figures of the tables are those of SIDs
-        (items ranked by what their SID stands for); those of the losses are of the embedding itself, without
-        keywords.
+    ``change`` is of R@10 over the row of all five, items ranked by e° itself.
     """
-    settings = KhqeConfig()
-    if config is not None:
-        offer, chosen = load_config(config).component("tokenizer")
-        if not isinstance(chosen, KhqeConfig):
-            raise UsageError(f"{config}: its tokenizer is '{offer.name}', not khqe")
-        settings = chosen
-    progress = progress or SilentProgress()
-    with tempfile.TemporaryDirectory() as temporary:
-        opened = store_or_demo(store, Path(temporary), progress)
-        return measure(opened, settings, passes, losses, tables, work or Path(temporary) / "work", progress)
+    return _loss_rows(_Study(store, _settings(config, passes), work, progress))
 
 
-def measure(
-    store: Store,
-    config: KhqeConfig,
-    passes: int,
-    losses: bool,
-    tables: bool,
-    work: Path,
-    progress: Progress,
-) -> dict[str, Any]:
-    """:func:`run` on an opened store and typed settings. The fusion of ``config`` is that of "+ keywords"
-    (where it is 0, the paper's ½)."""
-    alignment = config.alignment.model_copy(update={"epochs": passes, "patience": max(1, passes)})
-    study = _Study(store, config.model_copy(update={"alignment": alignment}), work, progress)
-    rows = _loss_rows(study, passes > 0 and losses)
-    if tables:
-        rows += _table_rows(study)
-    return {"rows": rows}
+def tables(store: Store, config: Config, work: Path, passes: int, progress: Progress) -> list[dict[str, Any]]:
+    """Rows of the paper's tables 2 and 3: base, + keywords, + balanced; RQ alone, + OPQ, + collision-aware.
+
+    Figures are those of SIDs: items ranked by what their SID stands for. Rows also have ``icr`` and ``cur``.
+    The fusion of "+ keywords" is the configuration's (where that is 0, the paper's ½).
+    """
+    return _table_rows(_Study(store, _settings(config, passes), work, progress))
+
+
+def _settings(config: Config, passes: int) -> KhqeConfig:
+    offer, chosen = config.component("tokenizer")
+    if not isinstance(chosen, KhqeConfig):
+        raise UsageError(f"{config.source}: its tokenizer is '{offer.name}', not khqe")
+    alignment = chosen.alignment.model_copy(update={"epochs": passes, "patience": max(1, passes)})
+    return chosen.model_copy(update={"alignment": alignment})
 
 
 class _Study:
@@ -161,11 +126,11 @@ class _Study:
         }
 
 
-def _loss_rows(study: _Study, leave_out: bool) -> list[dict[str, Any]]:
+def _loss_rows(study: _Study) -> list[dict[str, Any]]:
     full = study.aligned()
     reference = study.truth.per_query(full.embed(study.truth.queries), full.item_vectors())
     rows = [study.row("embedding, all five losses", "", reference, None, "")]
-    for name in LOSSES if leave_out else ():
+    for name in LOSSES:
         learner = study.aligned(name)
         figures = study.truth.per_query(learner.embed(study.truth.queries), learner.item_vectors())
         rows.append(study.row(f"embedding without {name}", name, figures, reference, rows[0]["what"]))

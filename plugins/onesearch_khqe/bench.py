@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from onesearch.data.store import Store
+from onesearch.data.importers.demo import store_or_demo
 from onesearch.progress import Progress, SilentProgress
 
 from onesearch_khqe.base_model import BaseModel
@@ -74,17 +74,6 @@ def run(
             rows.append(_row("peer", spent, found.sids, levels, found.distortion))
             result["speedup"] = round(spent / rows[0]["fit_s"], 2)
     return result
-
-
-def store_or_demo(store: Path | None, folder: Path, progress: Progress) -> Store:
-    """The store, or the simulated shop made in ``folder``."""
-    if store is None:
-        from onesearch.data.importers.demo import import_demo
-        from onesearch.data.importing import run_import
-
-        store = folder / "demo-store"
-        run_import("demo", import_demo, store, progress=progress, simulated=True)
-    return Store.open(store)
 
 
 def _own_rows(vectors: np.ndarray, seed: int, progress: Progress, faiss: bool) -> list[dict[str, Any]]:

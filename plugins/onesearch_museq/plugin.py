@@ -7,18 +7,26 @@ from collections.abc import Sequence
 from onesearch.contracts.offers import Offer
 from onesearch.hookspecs import hookimpl
 
-from onesearch_museq.config import PassThroughConfig
+from onesearch_museq.config import QUICK, MuSeqConfig, PassThroughConfig
 
 
 @hookimpl
 def user_encoder() -> Sequence[Offer]:
-    """Offer the pass-through user encoder: the query's text and SID, nothing of the shopper."""
+    """Offer Mu-Seq and, for shops without shoppers, the pass-through user encoder."""
     return [
         Offer(
             name="passthrough",
             config=PassThroughConfig,
-            learner="onesearch_museq.learner:PassThroughLearner",
-            server="onesearch_museq.server:PassThroughServer",
+            learner="onesearch_museq.passthrough:PassThroughLearner",
+            server="onesearch_museq.passthrough:PassThroughServer",
             summary="the query's text and semantic ID; nothing of the shopper",
-        )
+        ),
+        Offer(
+            name="museq",
+            config=MuSeqConfig,
+            learner="onesearch_museq.learner:MuSeqLearner",
+            server="onesearch_museq.server:MuSeqServer",
+            summary="shoppers seen three ways: an id from behaviour, recent pairs, long-term interests",
+            quick=QUICK,
+        ),
     ]

@@ -1,6 +1,13 @@
-"""The one place where the pass-through prompt is laid out: learners and servers both call it.
+"""The one place where prompts are laid out: training and serving both come here.
 
-``[QUERY] query text … [SEP] SID_q``, where SID_q is the query's own semantic ID (never the target's).
+Pass-through: ``[QUERY] query text … [SEP] SID_q``, where SID_q is the query's own semantic ID (never the
+target's). Mu-Seq::
+
+    [USER] uid × 2L  [QUERY] text [SEP] SID_q  [RECENT] q1 s1 … qn sn  [POPULAR] s …
+
+A part without content is left out with its mark, but a user of whom nothing is known is ``[USER] [NONE]``.
+q_j and s_j are SIDs of L tokens; one ``[NONE]`` token stands for the query of a click on something
+recommended, and for the item of a query that nothing was clicked for.
 """
 
 from __future__ import annotations
@@ -9,7 +16,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from onesearch.errors import UsageError
-from onesearch.vocabulary import QUERY, SEP, Vocabulary
+from onesearch.vocabulary import NONE, POPULAR, QUERY, RECENT, SEP, USER, Vocabulary
+
+from onesearch_museq.behaviour import Pair
 
 # Few tokens are longer than this many characters; cutting
 # the text there first keeps a 100 kB query from being tokenised whole.
@@ -40,3 +49,50 @@ def build_prompts(
     )
     codes = vocabulary.sid_ids(sids).tolist()
     return [[QUERY, *text, SEP, *code] for text, code in zip(texts, codes, strict=True)]
+
+
+def text_room(vocabulary: Vocabulary, limit: int) -> int:
+    """Tokens of query text that fit a prompt of ``limit`` tokens beside user id and SID_q."""
+    return limit - (1 + 2 * len(vocabulary.levels)) - (2 + len(vocabulary.levels))
+
+
+def fitting(
+    pairs: Sequence[Pair], stand_ins: Sequence[int], room: int, levels: int
+) -> tuple[list[Pair], list[int]]:
+    """What of pairs (oldest first) and stand-ins (best first) fits ``room`` tokens.
+
+    The oldest pairs go first, then the last stand-ins.
+    """
+    kept, popular = list(pairs), list(stand_ins)
+    while kept and recent_length(kept, levels) + popular_length(popular, levels) > room:
+        del kept[0]
+    while popular and recent_length(kept, levels) + popular_length(popular, levels) > room:
+        del popular[-1]
+    return kept, popular
+
+
+def recent_length(pairs: Sequence[Pair], levels: int) -> int:
+    """Tokens of the recent part."""
+    tokens = sum((levels if pair.query else 1) + (levels if pair.item >= 0 else 1) for pair in pairs)
+    return 1 + tokens if pairs else 0
+
+
+def popular_length(stand_ins: Sequence[int], levels: int) -> int:
+    """Tokens of the popular part."""
+    return 1 + levels * len(stand_ins) if stand_ins else 0
+
+
+def user_part(codes: list[int] | None) -> list[int]:
+    """``[USER]`` and the 2·L ids of a user, or of none."""
+    return [USER, NONE] if codes is None else [USER, *codes]
+
+
+def recent_part(pairs: Sequence[tuple[Sequence[int] | None, Sequence[int] | None]]) -> list[int]:
+    """``[RECENT]`` and the ids of each query and item, None for none."""
+    tokens = [token for pair in pairs for ids in pair for token in ([NONE] if ids is None else ids)]
+    return [RECENT, *tokens] if pairs else []
+
+
+def popular_part(items: Sequence[Sequence[int]]) -> list[int]:
+    """``[POPULAR]`` and the ids of each item."""
+    return [POPULAR, *(token for ids in items for token in ids)] if items else []

@@ -82,12 +82,18 @@ def environment(folder: Path, serving: Path, site: Path) -> Path:
 
 
 def write(
-    releases: Path, plugins: Plugins, name: str = "toy", sleep_ms: float = 0.0, serving: str = "beams = 32"
+    releases: Path,
+    plugins: Plugins,
+    name: str = "toy",
+    sleep_ms: float = 0.0,
+    serving: str = "beams = 32",
+    prefix: tuple[int, int] = (0, 0),
 ) -> Release:
     """A release of the toy parts over a small catalogue."""
     from onesearch_toy.servers import LEVELS, embed, quantise
 
-    tables = [f'[{role}]\nname = "toy"\n[{role}.toy]\nsleep_ms = {sleep_ms}\n' for role in ROLES]
+    toy = f"sleep_ms = {sleep_ms}\nprefix = {list(prefix)}\n"
+    tables = [f'[{role}]\nname = "toy"\n[{role}.toy]\n{toy}' for role in ROLES]
     config = parse_config("".join(tables) + f"[serving]\n{serving}\n", plugins=plugins)
     source = releases / ".source"
     catalogue = items()

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onesearch.cli._output import err, out, print_json
+from onesearch.cli._shopper import LABELS, about_shopper
 from onesearch.semantic_ids import format_sid
 from onesearch.serving import whereabouts
 from onesearch.serving.client import Client
@@ -46,7 +47,7 @@ def search(
     if json:
         print_json(_plain(answer))
         return
-    out.print(Group(*_screen(query, answer)))
+    out.print(Group(*_screen(request, answer)))
     if answer.degraded:
         err.print("[yellow]degraded:[/] the models did not answer in time; these are the items most clicked")
 
@@ -62,10 +63,12 @@ def _plain(answer: SearchAnswer) -> dict[str, Any]:
     return about
 
 
-def _screen(query: str, answer: SearchAnswer) -> list[Any]:
+def _screen(request: SearchRequest, answer: SearchAnswer) -> list[Any]:
     parts: list[Any] = []
     if answer.explanation is not None:
-        parts += [_about_query(query, answer.explanation), Text()]
+        parts += [_about_query(request.query, answer.explanation), Text()]
+        if answer.explanation.shopper is not None:
+            parts += [about_shopper(request.user_id, answer.explanation.shopper, out.width), Text()]
     parts.append(_hits(answer.hits, answer.explanation is not None) if answer.hits else Text("nothing found"))
     if answer.explanation is not None:
         parts += [Text(), _about_search(answer.explanation)]
@@ -109,7 +112,7 @@ def _parts(hit: Hit, limit: int | None) -> str:
 
 def _about_query(query: str, told: Explanation) -> Table:
     rows = Table.grid(padding=(0, 2))
-    rows.add_column(style="bold", no_wrap=True)
+    rows.add_column(style="bold", no_wrap=True, min_width=LABELS)
     rows.add_column()
     words = Text()
     for word in told.keywords:
@@ -124,7 +127,7 @@ def _about_query(query: str, told: Explanation) -> Table:
 
 def _about_search(told: Explanation) -> Table:
     rows = Table.grid(padding=(0, 2))
-    rows.add_column(style="bold", no_wrap=True)
+    rows.add_column(style="bold", no_wrap=True, min_width=LABELS)
     rows.add_column()
     rows.add_row("beams", f"{told.found:,} SIDs reached; the best:")
     for sid, log_prob in told.beams[:5]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from onesearch.cli._output import err, out, print_json
 from onesearch.releases.release import Release
@@ -33,6 +34,13 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(help="Threads of the generator; 0: every core.", min=0)
     ] = None,
+    states: Annotated[
+        str | None,
+        typer.Option(
+            help="Where shoppers are looked up: lmdb:PATH, a path, or redis://…",
+            show_default="of the release",
+        ),
+    ] = None,
     ready_file: Annotated[Path | None, typer.Option(help="Written (JSON) once everything answers.")] = None,
     log: Annotated[Path | None, typer.Option(help="Where a line of JSON a search goes.")] = None,
     triton_log: Annotated[Path | None, typer.Option(help="Where Triton's own log goes.")] = None,
@@ -45,7 +53,8 @@ def serve(
         command = [str(found.python), "-m", "onesearch.cli.main", "serve"]
         given: dict[str, Any] = {
             "release": release, "host": host, "port": port, "triton-port": triton_port, "beams": beams,
-            "threads": threads, "ready-file": ready_file, "log": log, "triton-log": triton_log,
+            "threads": threads, "states": states, "ready-file": ready_file, "log": log,
+            "triton-log": triton_log,
         }  # fmt: skip
         command += [f"--{name}={value}" for name, value in given.items() if value is not None]
         os.execv(command[0], [*command, *(["--json"] if json else [])])
@@ -61,6 +70,7 @@ def serve(
         "triton_grpc_port": triton_port,
         "beams": beams,
         "threads": threads,
+        "states": states,
     }
     settings = opened.config.serving.model_copy(
         update={name: value for name, value in changes.items() if value is not None}
@@ -96,6 +106,7 @@ def _card(about: dict[str, Any]) -> Panel:
     rows.add_column()
     rows.add_row("gateway (gRPC)", f"[bold green]{about['gateway']}[/]")
     rows.add_row("catalogue", f"{about['items']:,} items, generation {about['generation']}")
+    rows.add_row("shoppers", about["states"] or Text("not known: no --states", style="dim"))
     rows.add_row("Triton (gRPC)", about["triton"])
     rows.add_row("metrics", about["metrics"])
     rows.add_row("ready after", f"{about['ready_s']:.1f} s")

@@ -94,7 +94,11 @@ class UserEncoderServer(Server):
 
     @abstractmethod
     def features(
-        self, states: Sequence[ShopperState], queries: Sequence[str], query_sids: np.ndarray
+        self,
+        states: Sequence[ShopperState],
+        queries: Sequence[str],
+        query_sids: np.ndarray,
+        stand_ins: Sequence[np.ndarray] | None = None,
     ) -> Prompt:
         """Prompts of B requests: :meth:`raw`, and what is learnt applied to it."""
 

@@ -20,6 +20,7 @@ from onesearch.data.demo.logs import Served, events
 from onesearch.data.demo.needs import Needs, query_texts
 from onesearch.data.demo.world import SIZES, START, World
 from onesearch.data.importers.demo import SIMULATION, WORLD_VERSION
+from onesearch.data.schemas import TIME
 from onesearch.data.store import Store
 from onesearch.errors import ArtifactError, UsageError
 
@@ -160,6 +161,22 @@ class SimulatedShoppers:
                 first = np.argsort(-click * order, axis=1, kind="stable")[:, :k]
                 best[rows, : first.shape[1]] = pool[first]
         return self._ids_of(best)
+
+    def wanted(self, requests: Requests, k: int = 10) -> pl.DataFrame:
+        """What each shopper wants most: the oracle's first ``k`` items of every request, as a query file.
+
+        Columns query, user_id, ts, item_id and grade, 1 for the best item of a request and falling to
+        1 / k for its last: truth that stands in no log.
+        """
+        rows = [
+            (asked.query, asked.user_id, asked.ts, item, 1 - place / k)
+            for asked, items in zip(requests.requests, self.oracle(requests, k), strict=True)
+            for place, item in enumerate(items)
+        ]
+        names = ("query", "user_id", "ts", "item_id", "grade")
+        types = (pl.String(), pl.String(), TIME, pl.String(), pl.Float64())
+        found = pl.DataFrame(rows, schema=dict(zip(names, types, strict=True)), orient="row")
+        return found.unique(["query", "user_id", "item_id"], keep="first", maintain_order=True)
 
     def random(self, requests: Requests, k: int = 20, seed: int = 0) -> list[list[str]]:
         """Lists of items drawn from all on sale."""

@@ -72,6 +72,10 @@ class GatewayStatus:
     uptime_s: float
     default_beams: int
     max_k: int
+    states_asked: int
+    states_known: int
+    states_failed: int
+    states_took_s: float
 
 
 class Client:

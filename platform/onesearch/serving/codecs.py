@@ -1,4 +1,6 @@
-"""Small structures as the text tensors of the Triton models: filters, shopper state, notes on a query."""
+"""Small structures as the text tensors of the Triton models: filters, shopper state, notes on query and
+shopper.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from onesearch.contracts.tokenizer import Keyword
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import ArtifactError, UsageError
 from onesearch.index import Filters
+from onesearch.serving.shopper_view import ShopperView
 from onesearch.shoppers.packing import pack, unpack
 
 CATEGORY_SEPARATOR = "\x1f"
@@ -57,6 +60,16 @@ def read_notes(raw: bytes) -> tuple[tuple[Keyword, ...], tuple[str, ...]]:
     values = _object(raw, "NOTES")
     keywords = tuple(Keyword(text, attribute) for text, attribute in values.get("keywords", ()))
     return keywords, tuple(values.get("meanings", ()))
+
+
+def write_view(view: ShopperView | None) -> bytes:
+    """How a shopper is seen, as JSON; empty where there is nothing to say."""
+    return b"" if view is None else _json(view.as_dict())
+
+
+def read_view(raw: bytes) -> ShopperView | None:
+    """What :func:`write_view` wrote."""
+    return ShopperView.of(_object(raw, "SHOPPER")) if raw else None
 
 
 def _json(values: dict[str, Any]) -> bytes:

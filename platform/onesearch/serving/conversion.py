@@ -13,6 +13,7 @@ from onesearch.index import Filters
 from onesearch.serving.catalogue import ItemRow
 from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.requests import Encoding, Explanation, Hit, SearchAnswer, SearchRequest
+from onesearch.serving.shopper_view import Interest, SeenItem, ShopperView
 
 DEFAULT_K = 10
 
@@ -119,6 +120,7 @@ def answer_to(answer: SearchAnswer) -> pb.SearchResponse:
                 exact=told.exact,
                 dropped=told.dropped,
                 missing=told.missing,
+                shopper=None if told.shopper is None else view_to(told.shopper),
             )
         )
     return response
@@ -149,6 +151,7 @@ def answer_from(response: pb.SearchResponse) -> SearchAnswer:
             exact=told.exact,
             dropped=told.dropped,
             missing=told.missing if told.HasField("missing") else None,
+            shopper=view_from(told.shopper) if told.HasField("shopper") else None,
         )
     return SearchAnswer(
         hits,
@@ -159,6 +162,34 @@ def answer_from(response: pb.SearchResponse) -> SearchAnswer:
         response.request_id,
         response.took_ms,
     )
+
+
+def view_to(view: ShopperView) -> pb.Shopper:
+    """How a shopper was seen, to be sent."""
+    return pb.Shopper(
+        user_id_tokens=[pb.UserIdToken(name=name, sid=sid) for name, sid in view.user_id_tokens.items()],
+        recent=map(_seen_to, view.recent),
+        stand_ins=map(_seen_to, view.stand_ins),
+        interests=[pb.Interest(name=one.name, weight=one.weight) for one in view.interests],
+    )
+
+
+def view_from(message: pb.Shopper) -> ShopperView:
+    """How a shopper was seen, as it came."""
+    return ShopperView(
+        {token.name: token.sid for token in message.user_id_tokens},
+        tuple(map(_seen_from, message.recent)),
+        tuple(map(_seen_from, message.stand_ins)),
+        tuple(Interest(one.name, one.weight) for one in message.interests),
+    )
+
+
+def _seen_to(item: SeenItem) -> pb.SeenItem:
+    return pb.SeenItem(query=item.query, item_id=item.item_id, title=item.title, sid=item.sid)
+
+
+def _seen_from(item: pb.SeenItem) -> SeenItem:
+    return SeenItem(item.item_id, item.title, item.sid, item.query)
 
 
 def encoding_to(encoding: Encoding, vectors: bool) -> pb.Encoding:

@@ -24,7 +24,8 @@ _ANSWER = (
     "SCORE", "LOG_PROB", "SCORE_PARTS",
 )  # fmt: skip
 _EXPLANATION = (
-    "NOTES", "QUERY_SID", "BEAM_SIDS", "BEAM_LOG_PROBS", "MISSING", "FOUND", "EXACT", "DROPPED", "BRANCHES",
+    "NOTES", "SHOPPER", "QUERY_SID", "BEAM_SIDS", "BEAM_LOG_PROBS", "MISSING", "FOUND", "EXACT", "DROPPED",
+    "BRANCHES",
 )  # fmt: skip
 
 
@@ -202,6 +203,7 @@ def read_explanation(arrays: dict[str, np.ndarray]) -> Explanation:
         exact=int(arrays["EXACT"][0, 0]),
         dropped=float(arrays["DROPPED"][0, 0]),
         missing=None if missing < 0 else missing,
+        shopper=codecs.read_view(arrays["SHOPPER"][0, 0]),
     )
 
 

@@ -8,7 +8,7 @@ import logging
 import time
 import uuid
 from dataclasses import replace
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -24,6 +24,7 @@ from onesearch.serving import conversion
 from onesearch.serving.catalogue import ItemTable
 from onesearch.serving.engine import Engine, EngineLateError, EngineUnavailableError
 from onesearch.serving.fallback import MostClicked
+from onesearch.serving.lookups import Lookups, Tally
 from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
 from onesearch.serving.requests import Hit, Limits, SearchAnswer, SearchRequest, check_query
@@ -42,21 +43,6 @@ _MAX_MESSAGE = 4 * 1024 * 1024
 _MAX_REQUEST_ID = 128
 
 
-class States(Protocol):
-    """Where a shopper's state comes from."""
-
-    async def of(self, user_id: str) -> ShopperState:
-        """The state of a shopper; an empty one when nothing is known."""
-
-
-class NoStates:
-    """Knows nobody."""
-
-    async def of(self, user_id: str) -> ShopperState:
-        """An empty state."""
-        return ShopperState(user_id)
-
-
 class Gateway(pb_grpc.OneSearchServicer):
     """The service ``onesearch.v1.OneSearch`` over the models of one release."""
 
@@ -66,13 +52,13 @@ class Gateway(pb_grpc.OneSearchServicer):
         table: ItemTable,
         fallback: MostClicked,
         settings: ServingConfig,
-        states: States | None = None,
+        lookups: Lookups | None = None,
     ) -> None:
         self.engine = engine
         self.table = table
         self.fallback = fallback
         self.settings = settings
-        self.states: States = states or NoStates()
+        self.lookups = lookups
         self.limits = Limits(query_bytes=settings.max_query_bytes, k=settings.max_k)
         self.health = HealthServicer()
         self._started = time.monotonic()
@@ -179,6 +165,7 @@ class Gateway(pb_grpc.OneSearchServicer):
 
     async def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:  # noqa: N802
         """What is being served, and how it goes."""
+        shoppers = self.lookups.tally if self.lookups else Tally()
         return pb.StatusResponse(
             release=self.engine.release,
             generation=self.table.generation,
@@ -191,6 +178,10 @@ class Gateway(pb_grpc.OneSearchServicer):
             uptime_s=time.monotonic() - self._started,
             default_beams=self.engine.beams,
             max_k=self.limits.k,
+            states_asked=shoppers.asked,
+            states_known=shoppers.known,
+            states_failed=shoppers.failed,
+            states_took_s=shoppers.took_s,
         )
 
     async def _checked(self, message: pb.SearchRequest, context: Any, where: str) -> SearchRequest:
@@ -217,7 +208,8 @@ class Gateway(pb_grpc.OneSearchServicer):
         left = await self._time_left(context)
         why = ""
         try:
-            state = await self.states.of(request.user_id)
+            state = await self._state(request.user_id, left)
+            left -= time.perf_counter() - started
             if left <= _RESERVE_MIN_S:
                 raise EngineLateError("the deadline is too near to ask the models")
             answer = await self.engine.search(request, state, left - _reserve(left))
@@ -234,6 +226,10 @@ class Gateway(pb_grpc.OneSearchServicer):
         answer = replace(answer, request_id=request_id or uuid.uuid4().hex, took_ms=took)
         _log_request(request, answer, why)
         return answer
+
+    async def _state(self, user_id: str, left_s: float) -> ShopperState:
+        """What is known of who asks; without an answer in time, nothing."""
+        return await self.lookups.of(user_id, left_s) if self.lookups else ShopperState(user_id)
 
     def _most_clicked(self, request: SearchRequest) -> SearchAnswer:
         allowed = passing(self.table.items, request.filters) if request.filters else None

@@ -139,19 +139,31 @@ class TokenizerModel(Model):
 
 
 class UserEncoderModel(Model):
-    """Shopper state and query → prompt."""
+    """Shopper state and query → prompt, and with EXPLAIN how the shopper is seen."""
 
     def open(self, release: Release, runtime: Runtime) -> None:
         """Open the user encoder."""
-        server = release.server("user_encoder", release.context(runtime))
-        self._user_encoder = cast(steps.UserEncoderServer, server)
+        context = release.context(runtime)
+        self._index = context.index
+        self._user_encoder = cast(steps.UserEncoderServer, release.server("user_encoder", context))
 
     def run(self, batch: Tensors) -> Tensors:
-        """Build prompts."""
-        built = steps.prompt(
-            self._user_encoder, states(batch["STATE"]), texts(batch["QUERY"]), batch["QUERY_SID"]
-        )
-        return {"PROMPT_IDS": built.ids, "PROMPT_MASK": built.mask, "PREFIX": built.prefix}
+        """Build prompts; explanations only where EXPLAIN asks for them."""
+        shoppers, queries, sids = states(batch["STATE"]), texts(batch["QUERY"]), batch["QUERY_SID"]
+        built = steps.prompt(self._user_encoder, shoppers, queries, sids)
+        views = [b""] * len(queries)
+        asked = np.flatnonzero(batch["EXPLAIN"][:, 0])
+        if len(asked):
+            of_asked = [shoppers[row] for row in asked], [queries[row] for row in asked], sids[asked]
+            explained = steps.explain_shoppers(self._user_encoder, self._index, *of_asked)
+            for row, view in zip(asked, explained, strict=True):
+                views[row] = codecs.write_view(view)
+        return {
+            "PROMPT_IDS": built.ids,
+            "PROMPT_MASK": built.mask,
+            "PREFIX": built.prefix,
+            "SHOPPER": strings([[view] for view in views]),
+        }
 
 
 class GeneratorModel(Model):
@@ -162,6 +174,10 @@ class GeneratorModel(Model):
         context = release.context(runtime)
         self._generator = cast(steps.GeneratorServer, release.server("generator", context))
         self._trees = steps.Trees(context.index)
+
+    def kind(self, tensors: Tensors) -> Hashable:
+        """Padding would make vectors of prefixes that have none: those of one shape go together."""
+        return tensors["PREFIX"].shape[1:]
 
     def run(self, batch: Tensors) -> Tensors:
         """Search."""

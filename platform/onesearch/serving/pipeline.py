@@ -84,11 +84,16 @@ class Pipeline:
         beams: int | None = None,
         guide: Guide = "guided",
         filters: Filters | None = None,
+        stand_ins: Sequence[np.ndarray] | None = None,
     ) -> Retrieved:
-        """Recall for B queries: everything the beams reached, in the generator's order."""
+        """Recall for B queries: everything the beams reached, in the generator's order.
+
+        ``stand_ins`` (see :meth:`onesearch.contracts.user_encoder.UserEncoderServer.raw`) are given where the
+        search is one of the past, and what the encoder learnt from the whole log would tell the answer.
+        """
         states = states if states is not None else [ShopperState()] * len(queries)
         vectors, sids = steps.encode(self.tokenizer, queries)
-        prompt = steps.prompt(self.user_encoder, states, queries, sids)
+        prompt = steps.prompt(self.user_encoder, states, queries, sids, stand_ins)
         option = steps.SearchOptions(beams or self.beams, guide, filters or Filters())
         result, candidates = steps.retrieve(
             self.generator, self._trees, prompt, vectors, [option] * len(queries)
@@ -124,12 +129,17 @@ class Pipeline:
             )
             for place, (position, row) in enumerate(zip(at, rows, strict=True))
         )
-        explanation = self._explain(request, found) if request.explain else None
+        explanation = self._explain(request, states, found) if request.explain else None
         return SearchAnswer(hits, self.release, self._trees.generation, explanation=explanation)
 
-    def _explain(self, request: SearchRequest, found: Retrieved) -> Explanation:
+    def _explain(
+        self, request: SearchRequest, states: Sequence[ShopperState], found: Retrieved
+    ) -> Explanation:
         sid = tuple(found.query_sids[0].tolist())
         mass = float(found.result.dropped_mass[0])
+        [shopper] = steps.explain_shoppers(
+            self.user_encoder, self.context.index, states, [request.query], found.query_sids
+        )
         return Explanation(
             keywords=tuple(self.tokenizer.keywords([request.query])[0]),
             query_sid=sid,
@@ -140,4 +150,5 @@ class Pipeline:
             exact=int(steps.exact_count(found.result)[0]),
             dropped=float(found.result.dropped[0]),
             missing=steps.missing_bound(mass, found.candidates.log_probs[0], request.offset + request.k),
+            shopper=shopper,
         )

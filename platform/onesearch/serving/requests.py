@@ -12,6 +12,7 @@ from onesearch.contracts.generator import Guide
 from onesearch.contracts.tokenizer import Keyword
 from onesearch.errors import UsageError
 from onesearch.index import Filters
+from onesearch.serving.shopper_view import ShopperView
 
 GUIDES: tuple[str, ...] = get_args(Guide)
 # Tabs and line ends are blanks that people paste; every other control character is a mistake or an attack.
@@ -30,7 +31,7 @@ class SearchRequest:
         k, offset: which part of the ranking to return.
         filters: what the items must be.
         beams: width of the search; None: the server's default.
-        explain: also tell keywords, SIDs, beams, branches and the certificate.
+        explain: also tell keywords, SIDs, beams, branches, the certificate, and how the shopper was seen.
         guide: which parts of the generator's score are on.
         rerank: whether the reward orders the answer; False keeps the generator's order.
     """
@@ -154,6 +155,7 @@ class Explanation:
         exact: so many of the best SIDs are certain: no wider beam could change them.
         dropped: best log-probability among everything that the beams cut (-inf: nothing was).
         missing: at most so many SIDs could be missing from the top ``offset + k``; None: no useful bound.
+        shopper: how the user encoder saw who asks; None where it has nothing to say.
     """
 
     keywords: tuple[Keyword, ...]
@@ -165,6 +167,7 @@ class Explanation:
     exact: int
     dropped: float
     missing: int | None
+    shopper: ShopperView | None = None
 
 
 @dataclass(frozen=True)

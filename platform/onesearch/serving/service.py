@@ -22,6 +22,7 @@ from onesearch.serving.engine import Engine
 from onesearch.serving.environment import ServingEnvironment
 from onesearch.serving.fallback import MostClicked
 from onesearch.serving.gateway import Gateway
+from onesearch.serving.lookups import Lookups
 from onesearch.serving.repository import RepositorySettings, build_repository
 from onesearch.serving.triton import TritonServer, TritonSettings, reserve
 
@@ -39,6 +40,7 @@ class Ready:
         metrics: where Triton's Prometheus metrics are.
         pid, triton_pid: of this process and of Triton.
         ready_s: how long it took.
+        states: where shoppers are looked up; empty: nowhere.
     """
 
     release: str
@@ -50,6 +52,7 @@ class Ready:
     pid: int
     triton_pid: int
     ready_s: float
+    states: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For machines."""
@@ -116,13 +119,13 @@ class Service:
     async def _serve(self, tell: Callable[[Ready], None]) -> None:
         started = time.monotonic()
         settings, path = self.settings, self.release.path
+        lookups = _lookups(settings)
         with reserve(settings.host, settings.port, "gateway port"):
             table = ItemTable.load(path / "index")
             fallback = MostClicked.of_release(path, table)
-            beginning = self._in_keeper(self._begin)
-            await beginning
+            await self._in_keeper(self._begin)
         engine = Engine(self._triton.address, self.release.name, settings.beams)
-        gateway = Gateway(engine, table, fallback, settings)
+        gateway = Gateway(engine, table, fallback, settings, lookups)
         try:
             await engine.check_itself(settings.ready_timeout_s)
             fallback.items("a")  # the first call is slower, and later ones will be in a hurry
@@ -139,12 +142,15 @@ class Service:
                     pid=os.getpid(),
                     triton_pid=self._triton.pid or 0,
                     ready_s=round(time.monotonic() - started, 3),
+                    states=lookups.shown if lookups else "",
                 )
             )
             await self._watch(gateway)
         finally:
             await gateway.stop()
             await engine.close()
+            if lookups is not None:
+                lookups.close()
 
     def _begin(self) -> None:
         threads = self.settings.threads or os.cpu_count() or 1
@@ -176,3 +182,12 @@ class Service:
 
     async def _in_keeper(self, work: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._keeper, work)
+
+
+def _lookups(settings: ServingConfig) -> Lookups | None:
+    """Look-ups of shoppers where a store is named."""
+    if not settings.states:
+        return None
+    lookups = Lookups(settings.states, settings.states_timeout_ms / 1000)
+    lookups.open()
+    return lookups

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import polars as pl
 
 from onesearch.contracts.generator import GeneratorServer, Guide, SearchResult
 from onesearch.contracts.reward import Candidates, RewardServer
@@ -18,6 +19,7 @@ from onesearch.contracts.tokenizer import TokenizerServer
 from onesearch.contracts.user_encoder import Prompt, ShopperState, UserEncoderServer
 from onesearch.errors import ServingError
 from onesearch.index import CatalogueIndex, Filters, LiveTree
+from onesearch.serving.shopper_view import ShopperView
 
 NARROWED_TREES = 16
 WITHOUT_REWARD = ("log_prob",)
@@ -78,12 +80,46 @@ def encode(tokenizer: TokenizerServer, queries: Sequence[str]) -> tuple[np.ndarr
 
 
 def prompt(
-    user_encoder: UserEncoderServer, states: Sequence[ShopperState], queries: Sequence[str], sids: np.ndarray
+    user_encoder: UserEncoderServer,
+    states: Sequence[ShopperState],
+    queries: Sequence[str],
+    sids: np.ndarray,
+    stand_ins: Sequence[np.ndarray] | None = None,
 ) -> Prompt:
-    """Shopper states, queries and the queries' SIDs i32[B, L] → what the generator reads."""
-    built = user_encoder.features(states, queries, sids)
+    """Shopper states, queries and the queries' SIDs i32[B, L] → what the generator reads.
+
+    ``stand_ins``: see :meth:`onesearch.contracts.user_encoder.UserEncoderServer.raw`.
+    """
+    built = user_encoder.features(states, queries, sids, stand_ins)
     prefix = np.asarray(built.prefix, dtype=np.float32)
     return Prompt(np.asarray(built.ids, dtype=np.int32), np.asarray(built.mask, dtype=bool), prefix)
+
+
+def explain_shoppers(
+    user_encoder: UserEncoderServer,
+    index: CatalogueIndex,
+    states: Sequence[ShopperState],
+    queries: Sequence[str],
+    sids: np.ndarray,
+) -> list[ShopperView | None]:
+    """How each shopper is seen, with the items' titles; None where the encoder has nothing to say.
+
+    Raises ServingError where what it says has not the form of the contract.
+    """
+    told = user_encoder.explain(states, queries, sids)
+    try:
+        views = [ShopperView.of(one) if one else None for one in told]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ServingError(f"user encoder {type(user_encoder).__name__}: explain: {error}") from error
+    if len(views) != len(queries):
+        raise ServingError(
+            f"user encoder {type(user_encoder).__name__}: explain: {len(views)} answers to {len(queries)}"
+            " queries"
+        )
+    wanted = {item_id for view in views if view for item_id in view.item_ids()}
+    rows = index.items.select("item_id", "title").filter(pl.col("item_id").is_in(list(wanted)))
+    titles = dict(rows.iter_rows())
+    return [view and view.titled(titles) for view in views]
 
 
 def retrieve(

@@ -78,6 +78,10 @@ def _ring(raw: bytes, at: int, count: int) -> tuple[Ring, int]:
     return Ring(items, times, scenes), at + _EVENT * count
 
 
+def cut_text(text: str) -> str:
+    """What is kept of a text: at most :data:`LONGEST` bytes of UTF-8, no character cut in two."""
+    return text.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore")
+
+
 def _cut(text: str) -> bytes:
-    """At most :data:`LONGEST` bytes of UTF-8, no character cut in two."""
-    return text.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore").encode()
+    return cut_text(text).encode()

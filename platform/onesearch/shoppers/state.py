@@ -22,7 +22,8 @@ NO_ITEM = 0
 
 def item_key(item_id: str) -> int:
     """The 64-bit key of an item id; never :data:`NO_ITEM`."""
-    return int.from_bytes(blake2b(item_id.encode(), digest_size=8).digest(), "little") or 1
+    text = item_id.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little") or 1
 
 
 def item_keys(item_ids: list[str]) -> np.ndarray:

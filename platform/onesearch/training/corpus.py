@@ -31,9 +31,10 @@ class Corpus:
         pseudo: P pseudo-queries. pseudo_item: i32[P], the item that each was cut from.
         pairs: query (row of ``queries``), item, weight > 0 and held_out of every positive pair.
         vectors: f16[Q + P + N, D], e° of queries, pseudo-queries, items.
+        query_sids: i32[Q, L], the queries' own SIDs.
         query_leaf: i32[Q], the leaf of the query's own SID, the nearest item's where that SID is not legal.
         item_leaf: i32[N].
-        query_prompts: Q + P served prompts.
+        query_prompts: Q + P served prompts, of a shopper and a query that nothing is known of.
     """
 
     vocabulary: Vocabulary
@@ -45,6 +46,7 @@ class Corpus:
     pseudo_item: np.ndarray
     pairs: pl.DataFrame
     vectors: np.ndarray
+    query_sids: np.ndarray
     query_leaf: np.ndarray
     item_leaf: np.ndarray
     query_prompts: Ragged
@@ -99,6 +101,7 @@ class Corpus:
             pseudo_item=pseudo_item,
             pairs=numbered,
             vectors=np.concatenate([vectors.astype(np.float16), index.vectors]),
+            query_sids=sids[: len(queries)],
             query_leaf=query_leaf,
             item_leaf=index.live.tree.find_leaves(index.sids),
             query_prompts=prompts,
@@ -134,16 +137,17 @@ def _quantise(tokenizer: TokenizerServer, vectors: np.ndarray) -> np.ndarray:
 
 
 def _served_prompts(user_encoder: UserEncoderServer, queries: Sequence[str], sids: np.ndarray) -> Ragged:
-    """The prompts that serving would make for these queries of a shopper it does not know."""
-    values: list[np.ndarray] = []
-    lengths: list[np.ndarray] = [np.zeros(1, np.int64)]
+    """The prompts that serving would make for these queries of a shopper it does not know.
+
+    Nor does anything stand in for the shopper: what is most clicked for a query would tell the answers.
+    """
+    parts: list[Ragged] = []
+    nothing = np.zeros(0, np.int32)
     for start in range(0, len(queries), EMBED_BATCH):
-        batch = queries[start : start + EMBED_BATCH]
-        prompt = user_encoder.features([ShopperState()] * len(batch), batch, sids[start : start + len(batch)])
-        values.append(prompt.ids[prompt.mask])
-        lengths.append(prompt.mask.sum(axis=1))
-    joined = np.concatenate(values) if values else np.zeros(0, np.int32)
-    return Ragged(joined.astype(np.int32), np.cumsum(np.concatenate(lengths)))
+        batch, own = queries[start : start + EMBED_BATCH], sids[start : start + EMBED_BATCH]
+        raw = user_encoder.raw([ShopperState()] * len(batch), batch, own, [nothing] * len(batch))
+        parts.append(Ragged.of_mask(raw.ids, raw.mask))
+    return Ragged.joined(parts)
 
 
 def _legal_leaves(index: CatalogueIndex, sids: np.ndarray, vectors: np.ndarray) -> np.ndarray:

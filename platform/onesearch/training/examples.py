@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,20 @@ class Ragged:
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         values = np.fromiter((value for row in rows for value in row), dtype=np.int32, count=int(offsets[-1]))
         return cls(values, offsets)
+
+    @classmethod
+    def of_mask(cls, ids: np.ndarray, mask: np.ndarray) -> Ragged:
+        """What the mask bool[N, T] lets through of ids i32[N, T], row by row."""
+        offsets = np.zeros(len(ids) + 1, dtype=np.int64)
+        np.cumsum(mask.sum(axis=1), out=offsets[1:])
+        return cls(ids[mask].astype(np.int32), offsets)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
+        """The rows of all parts, one after another."""
+        lengths = np.concatenate([np.zeros(0, np.int64), *(np.diff(part.offsets) for part in parts)])
+        values = np.concatenate([np.zeros(0, np.int32), *(part.values for part in parts)])
+        return cls(values, np.append(np.int64(0), np.cumsum(lengths)))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -103,3 +118,9 @@ class Examples:
     sid_tasks: tuple[SidTask, ...]
     text_tasks: tuple[TextTask, ...] = ()
     share: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def history_dim(self) -> int:
+        """Dimension D of the histories' vectors; 0 where no task has histories."""
+        dims = [task.histories.values.shape[2] for task in self.sid_tasks if task.histories is not None]
+        return dims[0] if dims else 0

@@ -1,10 +1,14 @@
 """Training from a store to a release: the stages in order.
 
-tokenizer → vocabulary → index → user encoder → alignment → co-occurrence → export → lists → reward → release.
+tokenizer → vocabulary → index → user encoder → alignment → co-occurrence → personalisation → export → lists →
+reward → release.
 
 A stage that is done for exactly these inputs is skipped; an interrupted one goes on from its component's own
 checkpoints. What every stage made stands in the work folder (:mod:`onesearch.training.ledger`) until the
 release is written.
+
+Personalisation trains the user encoder along. What it has become is saved beside the generator and exported
+with it; lists, reward and release take that one.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import polars as pl
 
@@ -28,25 +32,29 @@ from onesearch.contracts.reward import RewardLearner
 from onesearch.contracts.tokenizer import TokenizerLearner, TokenizerServer
 from onesearch.contracts.user_encoder import UserEncoderLearner, UserEncoderServer
 from onesearch.data.schemas import brand_of
-from onesearch.errors import ConfigError, OneSearchError, UsageError
+from onesearch.errors import OneSearchError, UsageError
 from onesearch.index import ITEM_COLUMNS, CatalogueIndex
 from onesearch.progress import Progress
 from onesearch.releases.release import (
     QuerySids,
     Release,
     check_name,
-    platform_version,
     serving_context,
     write_release,
 )
 from onesearch.serving.fallback import FOLDER as FALLBACK
 from onesearch.serving.fallback import write_most_clicked
+from onesearch.shoppers.log import EventLog
 from onesearch.training import sft
+from onesearch.training.bundle import Bundle
 from onesearch.training.candidates import load_lists, make_lists
 from onesearch.training.corpus import Corpus
-from onesearch.training.ledger import Ledger, StageRecord, hash_of, locked
+from onesearch.training.ledger import Ledger, StageRecord, locked
 from onesearch.training.pairs import item_popularity, query_item_pairs
+from onesearch.training.personal import NothingPersonal, personalisation
+from onesearch.training.plan import PERSONAL, plan
 from onesearch.training.pseudo import attribute_values
+from onesearch.training.reports import StageReport, brief, plain_figures
 from onesearch.training.split import Split, split_logs
 from onesearch.vocabulary import Vocabulary
 
@@ -55,17 +63,6 @@ if TYPE_CHECKING:
 
 WORK = ".work"
 L = TypeVar("L", bound=Learner)
-
-
-@dataclass(frozen=True)
-class StageReport:
-    """One line of the table that training ends with."""
-
-    stage: str
-    seconds: float
-    figures: dict[str, Any]
-    resumed: bool
-    """Whether it was done by an earlier run."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +112,8 @@ class _Training:
     def run(self) -> Trained:
         """All stages."""
         self.ledger = Ledger(self.work)
-        inputs = self._plan()
-        done = self._finished(inputs["release"])
+        self._inputs = plan(self.config, self.store.fingerprint(), self.name)
+        done = self._finished(self._inputs["release"])
         if done is not None:
             return done
         if len(self.store.items()) == 0:
@@ -126,45 +123,15 @@ class _Training:
         self._stage("index", self._build_index)
         self._stage("user_encoder", self._fit_user_encoder)
         for stage in self.config.training.stages:
-            self._stage(stage, self._fit_generator)
+            self._stage(stage, self._personalise if stage == PERSONAL else self._fit_generator)
         self._stage("generator", self._export_generator)
+        trained = self._outs["generator"] / "user_encoder"
+        if trained.is_dir():
+            self._bundle.follow("user_encoder", trained)
         self._stage("lists", self._make_lists)
         self._stage("reward", self._fit_reward)
         release = self._write_release()
         return Trained(release, tuple(self.reports))
-
-    # -- what goes into each stage ---------------------------------------------------------------------------
-
-    def _plan(self) -> dict[str, str]:
-        """The hash of all that goes into each stage, upstream stages included."""
-        training = self.config.training
-        stages = training.stages
-        unknown = [stage for stage in stages if stage not in get_args(Stage)]
-        if unknown or not stages or len(set(stages)) != len(stages):
-            raise ConfigError(
-                f"{self.config.source}: [training] stages = {list(stages)}: "
-                f"some of {list(get_args(Stage))} belong here, each once"
-            )
-        split = [training.seed, training.held_out, training.relevant_grade, training.half_life_days]
-        store = [self.store.fingerprint(), platform_version()]
-        plan = {"tokenizer": hash_of(store, self._component("tokenizer"))}
-        plan["vocabulary"] = hash_of(plan["tokenizer"], split, training.vocabulary_size)
-        plan["index"] = hash_of(plan["tokenizer"], training.half_life_days)
-        plan["user_encoder"] = hash_of(plan["vocabulary"], plan["index"], self._component("user_encoder"))
-        upstream = hash_of(plan["user_encoder"], split, training.pseudo_queries, self._component("generator"))
-        for stage in stages:
-            upstream = plan[stage] = hash_of(upstream, stage)
-        plan["generator"] = hash_of(upstream, "export")
-        plan["lists"] = hash_of(plan["generator"], training.reward_queries, training.reward_beams)
-        plan["reward"] = hash_of(plan["lists"], self._component("reward"))
-        plan["release"] = hash_of(plan["reward"], self.name, self.config.dump())
-        self._inputs = plan
-        return plan
-
-    def _component(self, role: Role) -> list[Any]:
-        name = self.config.names[role]
-        origin = self.config.plugins.distribution_of(role, name)
-        return [role, name, *origin, self.config.settings[role].model_dump(mode="json")]
 
     # -- running one stage -----------------------------------------------------------------------------------
 
@@ -179,7 +146,7 @@ class _Training:
             try:
                 figures = run(stage, checkpoints, draft)
                 record = StageRecord(
-                    inputs=inputs, seconds=round(time.monotonic() - began, 2), figures=_plain(figures)
+                    inputs=inputs, seconds=round(time.monotonic() - began, 2), figures=plain_figures(figures)
                 )
                 self.ledger.finish(stage, record)
             except OSError as error:
@@ -211,9 +178,9 @@ class _Training:
 
     # -- what later stages read ------------------------------------------------------------------------------
 
-    def _learner(self, role: Role, kind: type[L], stage: str | None = None) -> L:
+    def _learner(self, role: Role, kind: type[L], folder: Path | None = None) -> L:
         offer, settings = self.config.component(role)
-        folder = self._outs[stage or role] / "learner"
+        folder = folder or self._outs[role] / "learner"
         return cast(L, offer.learner_class().load(folder, settings))
 
     def _new(self, role: Role, kind: type[L]) -> L:
@@ -222,26 +189,20 @@ class _Training:
 
     def _server(self, role: Role) -> Server:
         offer, settings = self.config.component(role)
-        return offer.server_class().open(self._bundle / role, self._context, settings)
+        return offer.server_class().open(self._bundle.folder / role, self._context, settings)
 
     @cached_property
-    def _bundle(self) -> Path:
-        """A folder laid out as the release, of links to what the stages made."""
-        bundle = self.work / "bundle"
-        if bundle.exists():
-            shutil.rmtree(bundle)
-        (bundle / "learners").mkdir(parents=True)
+    def _bundle(self) -> Bundle:
+        bundle = Bundle(self.work / "bundle")
         for part in ("vocabulary", "index"):
-            (bundle / part).symlink_to(self._outs[part].resolve())
+            bundle.link(part, self._outs[part])
         for role in ROLES:
-            out = self.ledger.folder(role, self._inputs[role]) / "out"
-            (bundle / role).symlink_to((out / "served").resolve())
-            (bundle / "learners" / role).symlink_to((out / "learner").resolve())
+            bundle.follow(role, self.ledger.folder(role, self._inputs[role]) / "out")
         return bundle
 
     @cached_property
     def _context(self) -> ServingContext:
-        context = serving_context(self._bundle, self._vocabulary, self._index, self.runtime)
+        context = serving_context(self._bundle.folder, self._vocabulary, self._index, self.runtime)
         return replace(context, query_sids=QuerySids(lambda: self._server("tokenizer")))
 
     @cached_property
@@ -265,6 +226,10 @@ class _Training:
     def _split(self) -> Split:
         training = self.config.training
         return split_logs(self.store, training.held_out, training.relevant_grade, training.half_life_days)
+
+    @cached_property
+    def _event_log(self) -> EventLog:
+        return EventLog.of_store(self.store)
 
     @cached_property
     def _corpus(self) -> Corpus:
@@ -323,26 +288,59 @@ class _Training:
         self._keep(learner, checkpoints, out)
         return figures
 
-    def _fit_generator(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
+    def _generator(self, stage: str) -> GeneratorLearner:
+        """The generator as the stage before left it; a new one for the first."""
         stages = self.config.training.stages
         at = stages.index(stage)
         if at == 0:
-            learner = self._new("generator", GeneratorLearner)  # type: ignore[type-abstract]
-        else:
-            learner = self._learner("generator", GeneratorLearner, stages[at - 1])  # type: ignore[type-abstract]
-        make = {"alignment": sft.alignment, "cooccurrence": sft.cooccurrence}.get(stage)
-        if make is None:
-            raise ConfigError(f"{self.config.source}: [training] stages: {stage} has no examples yet")
-        examples = make(self._corpus)
+            return self._new("generator", GeneratorLearner)  # type: ignore[type-abstract]
+        folder = self._outs[stages[at - 1]] / "learner"
+        return self._learner("generator", GeneratorLearner, folder)  # type: ignore[type-abstract]
+
+    def _fit_generator(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
+        learner = self._generator(stage)
+        examples = {"alignment": sft.alignment, "cooccurrence": sft.cooccurrence}[stage](self._corpus)
         figures = learner.fit(cast(Stage, stage), examples, checkpoints, self.progress)
         learner.save(out / "learner")
         return figures
 
+    def _personalise(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
+        learner = self._generator(stage)
+        server = cast(UserEncoderServer, self._server("user_encoder"))
+        try:
+            examples = personalisation(
+                self._corpus,
+                self.store,
+                self._split,
+                lambda: self._event_log,
+                server,
+                self.config.training,
+                self.progress,
+            )
+        except NothingPersonal as reason:
+            if stage == self.config.training.stages[0]:
+                raise UsageError(f"stage {stage}: {reason}, and no stage before it taught anything") from None
+            learner.save(out / "learner")
+            return {"skipped": str(reason)}
+        user_encoder = self._learner("user_encoder", UserEncoderLearner)  # type: ignore[type-abstract]
+        width, dim = learner.prefix_width, examples.history_dim
+        module = user_encoder.module(dim, width) if width and dim else None
+        figures = learner.fit(PERSONAL, examples, checkpoints, self.progress, user_module=module)
+        learner.save(out / "learner")
+        user_encoder.save(out / "user_encoder")
+        return figures
+
     def _export_generator(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
-        last = self.config.training.stages[-1]
+        """Export the generator, and the user encoder that was trained along, if one was."""
+        last = self._outs[self.config.training.stages[-1]] / "learner"
         learner = self._learner("generator", GeneratorLearner, last)  # type: ignore[type-abstract]
         with self.progress.task("exporting the generator"):
             self._keep(learner, checkpoints, out)
+        along = self._outs[PERSONAL] / "user_encoder" if PERSONAL in self._outs else None
+        if along is not None and along.is_dir():
+            user_encoder = self._learner("user_encoder", UserEncoderLearner, along)  # type: ignore[type-abstract]
+            (out / "user_encoder").mkdir()
+            self._keep(user_encoder, checkpoints, out / "user_encoder")
         size = sum(path.stat().st_size for path in (out / "served").rglob("*") if path.is_file())
         return {"mb": round(size / 1e6, 1)}
 
@@ -351,7 +349,7 @@ class _Training:
 
     def _fit_reward(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
         learner = self._new("reward", RewardLearner)  # type: ignore[type-abstract]
-        siblings: dict[str, Path] = {role: self._bundle / role for role in ROLES if role != "reward"}
+        siblings: dict[str, Path] = {role: self._bundle.folder / role for role in ROLES if role != "reward"}
         lists = load_lists(
             self._outs["lists"], self.store.items(), self._index, self._split.trained, self._pairs, siblings
         )
@@ -365,7 +363,7 @@ class _Training:
             {"stage": report.stage, "seconds": report.seconds, "figures": report.figures}
             for report in self.reports
         ]
-        reports = self._bundle / "reports"
+        reports = self._bundle.folder / "reports"
         reports.mkdir()
         text = json.dumps(stages, indent=1, ensure_ascii=False)
         (reports / "training.json").write_text(text, encoding="utf-8")
@@ -373,7 +371,7 @@ class _Training:
             made = self._outs[role] / "reports"
             if made.is_dir():
                 (reports / role).symlink_to(made.resolve())
-        write_most_clicked(self._pairs, self._bundle / FALLBACK)
+        write_most_clicked(self._pairs, self._bundle.folder / FALLBACK)
         record = StageRecord(inputs=self._inputs["release"], seconds=0.0, figures={"stages": stages})
         _, draft = self.ledger.begin("release", record.inputs)
         draft.rmdir()
@@ -384,7 +382,7 @@ class _Training:
         release = write_release(
             self.releases,
             self.name,
-            self._bundle,
+            self._bundle.folder,
             self.config,
             self.store.fingerprint(),
             str(self.store.path.resolve()),
@@ -409,26 +407,3 @@ class _Training:
             (out / part).mkdir(exist_ok=True)
         if (checkpoints / "report").is_dir():
             shutil.copytree(checkpoints / "report", out / "reports")
-
-
-def brief(figures: dict[str, Any], limit: int = 6) -> str:
-    """The first plain numbers and words of a stage's figures on one line."""
-    shown: list[str] = []
-    for key, value in figures.items():
-        name = key.replace("_", " ")
-        if key == "seconds":
-            continue
-        if isinstance(value, float):
-            shown.append(f"{name} {value:.4g}")
-        elif isinstance(value, int | str) and not isinstance(value, bool):
-            shown.append(f"{name} {value}")
-    return " · ".join(shown[:limit])
-
-
-def _plain(figures: Any) -> dict[str, Any]:
-    """Figures as JSON holds them (numpy numbers become plain ones)."""
-
-    def plain(value: Any) -> Any:
-        return value.tolist() if hasattr(value, "tolist") else str(value)
-
-    return cast(dict[str, Any], json.loads(json.dumps(figures, default=plain)))

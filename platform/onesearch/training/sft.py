@@ -4,6 +4,7 @@ Stage 1, alignment: query text → SID, item text → SID, pseudo-query → item
 SID → item text, query text → category, item text → category.
 Stage 2, co-occurrence: query text → item SID (what is served), pseudo-query → item SID, item text → query
 SID, query SID → item SID, item SID → query SID, query text → item text, item text → query text.
+Stage 3, personalisation, stands in :mod:`onesearch.training.personal`.
 
 The prompt of ``query text → item SID`` is the served one, made by the user encoder itself. All other prompts
 start ``[MASK] [wanted] [given]``, where wanted and given are the marks of query, item and category: no served
@@ -43,7 +44,7 @@ def alignment(corpus: Corpus) -> Examples:
     query_category, item_category = _categories(corpus)
     sid_tasks = [
         _served_task(corpus, held_out_only=True),
-        _pseudo_task(corpus),
+        pseudo_task(corpus),
         SidTask(
             "query text → SID",
             query_texts.prompts(QUERY, QUERY),
@@ -93,7 +94,7 @@ def alignment(corpus: Corpus) -> Examples:
         "query text → category": 0.05,
         "item text → category": 0.05,
     }
-    return _examples(corpus, sid_tasks, text_tasks, wanted)
+    return assembled(corpus, sid_tasks, text_tasks, wanted)
 
 
 def cooccurrence(corpus: Corpus) -> Examples:
@@ -110,7 +111,7 @@ def cooccurrence(corpus: Corpus) -> Examples:
 
     sid_tasks = [
         _served_task(corpus),
-        _pseudo_task(corpus),
+        pseudo_task(corpus),
         pair_task(
             "item text → query SID",
             texts.prompts(QUERY, ITEM).take(item),
@@ -158,7 +159,7 @@ def cooccurrence(corpus: Corpus) -> Examples:
         "query text → item text": 0.05,
         "item text → query text": 0.05,
     }
-    return _examples(corpus, sid_tasks, text_tasks, wanted)
+    return assembled(corpus, sid_tasks, text_tasks, wanted)
 
 
 def _served_task(corpus: Corpus, held_out_only: bool = False) -> SidTask:
@@ -189,7 +190,7 @@ def _pairs(corpus: Corpus) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     return query[rows], item[rows], (weight / times).astype(np.float32)[rows], held_out[rows]
 
 
-def _pseudo_task(corpus: Corpus) -> SidTask:
+def pseudo_task(corpus: Corpus) -> SidTask:
     """Pseudo-query → item SID, with the served prompt; an item counts by the root of its popularity."""
     rows = np.arange(len(corpus.pseudo)) + len(corpus.queries)
     weight = np.sqrt(corpus.index.popularity[corpus.pseudo_item])
@@ -232,7 +233,7 @@ def _text_task(
     return TextTask(name, prompts, targets.targets().take(rows), weights)
 
 
-def _examples(
+def assembled(
     corpus: Corpus, sid_tasks: Sequence[SidTask], text_tasks: Sequence[TextTask], wanted: dict[str, float]
 ) -> Examples:
     """Leave empty tasks out, and let the others share what those would have had."""

@@ -89,7 +89,7 @@ def split_logs(store: Store, share: float, relevant_grade: float, half_life_days
 
 def slice_start(store: Store) -> datetime | None:
     """Where the newest slice of the log starts; None where it is not to be split by time."""
-    events = _positive_events(store)
+    events = positive_events(store)
     days = (
         events.group_by(day=pl.col("ts").dt.truncate("1d"))
         .agg(events=pl.len())
@@ -124,7 +124,7 @@ def _slice(store: Store, cutoff: datetime) -> pl.DataFrame:
     """What was clicked and ordered from a moment on, as ``Split.held_out``."""
     numbers = store.items().select("item_id").with_row_index("item").lazy()
     return (
-        _positive_events(store)
+        positive_events(store)
         .filter(pl.col("ts") >= cutoff)
         .join(numbers, on="item_id", how="inner")
         .group_by("query", pl.col("item").cast(pl.Int32))
@@ -134,7 +134,7 @@ def _slice(store: Store, cutoff: datetime) -> pl.DataFrame:
     )
 
 
-def _positive_events(store: Store) -> pl.LazyFrame:
+def positive_events(store: Store) -> pl.LazyFrame:
     """Clicks and orders of searches: ts, query (normalised), item_id, worth."""
     action = pl.col("action").cast(pl.String)
     return (

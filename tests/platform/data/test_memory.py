@@ -54,11 +54,12 @@ def peak_mib(folder: Path, form: str, rows: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("form", "few", "many"), [("parquet", 700_000, 1_300_000), ("jsonl", 450_000, 700_000)]
+    ("form", "few", "many"), [("parquet", 700_000, 1_300_000), ("jsonl", 450_000, 900_000)]
 )
-def test_memory_does_not_grow_with_the_rows(tmp_path: Path, form: str, few: int, many: int) -> None:
+def test_ten_million_rows_need_less_than_2_gb(tmp_path: Path, form: str, few: int, many: int) -> None:
     small, large = peak_mib(tmp_path, form, few), peak_mib(tmp_path, form, many)
-    # 10 million rows in 2 GB leave about 150 bytes a row beyond what the first batches take, which the small
-    # import has behind it.
-    assert (large - small) * 2**20 / (many - few) < 150
+    # The first batches take what they take, and the small import has them behind it; what a row takes beyond
+    # them is known only within the allocator's tens of MiB, so that it is the whole need that is held.
+    growth = (large - small) / (many - few)
+    assert large + growth * (10_000_000 - many) < 2e9 / 2**20
     assert large < 1_000

@@ -142,3 +142,12 @@ def test_the_shoppers_of_a_store_come_back(
         writer.write("items", pl.DataFrame({"item_id": ["1"], "title": ["x"]}))
     with pytest.raises(UsageError, match="holds mine, not a simulated shop"):
         SimulatedShoppers.open(Store.open(tmp_path / "s"))
+
+
+def test_what_is_wanted_is_the_oracles_choice(shoppers: SimulatedShoppers, requests: Requests) -> None:
+    wanted = shoppers.wanted(requests, k=5)
+    first = requests.requests[0]
+    own = wanted.filter((pl.col("user_id") == first.user_id) & (pl.col("query") == first.query))
+    assert own["item_id"].to_list() == shoppers.oracle(requests, k=5)[0]
+    assert own["grade"].to_list() == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
+    assert wanted.group_by("user_id", "query").len()["len"].max() == 5

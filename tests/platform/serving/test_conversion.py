@@ -8,6 +8,7 @@ from onesearch.index import Filters
 from onesearch.serving import conversion
 from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.requests import GUIDES, Encoding, Explanation, Hit, SearchAnswer, SearchRequest
+from onesearch.serving.shopper_view import Interest, SeenItem, ShopperView
 
 
 def test_requests_come_back() -> None:
@@ -43,7 +44,18 @@ def test_answers_come_back() -> None:
     hit = Hit(3, "i1", "Oak", ("home", "desk"), "", None, True, (1, 2), 0.5, -2.0, {"a": 0.25, "b": 0.25})
     cheap = Hit(4, "i2", "Ash", (), "B", 0.0, False, (1, 2), 0.5, -2.0, {})
     told = Explanation(
-        (Keyword("oak", "Material"),), (1, 2), ("x", "y"), (((1, 2), -2.0),), 5, (4, 9), 2, float("-inf"), 0
+        (Keyword("oak", "Material"),),
+        (1, 2),
+        ("x", "y"),
+        (((1, 2), -2.0),),
+        5,
+        (4, 9),
+        2,
+        float("-inf"),
+        0,
+        ShopperView(
+            {"recent": "<a_1>"}, (SeenItem("i1", "Oak", "<a_1>", "desk"),), (), (Interest("x", 1 / 3),)
+        ),
     )
     answer = SearchAnswer((hit, cheap), "r", 9, False, told, "id", 1.5)
     assert conversion.answer_from(conversion.answer_to(answer)) == answer

@@ -5,25 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onesearch.config import ServingConfig
 from onesearch.contracts import ShopperState
-from onesearch.errors import ServingError, UsageError
+from onesearch.errors import ArtifactError, ServingError, UsageError
 from onesearch.serving.catalogue import ItemTable
 from onesearch.serving.client import AsyncClient, GatewayError
 from onesearch.serving.engine import EngineLateError, EngineUnavailableError
 from onesearch.serving.fallback import MostClicked
 from onesearch.serving.gateway import MODELS, SERVICE, Gateway
+from onesearch.serving.lookups import Lookups
 from onesearch.serving.pipeline import Pipeline
 from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
 from onesearch.serving.requests import Encoding, Filters, SearchAnswer, SearchRequest
+from onesearch.shoppers.state import Recent, Ring, item_key
 
 
 class InProcess:
@@ -38,7 +42,7 @@ class InProcess:
     async def search(self, request: SearchRequest, state: ShopperState, timeout_s: float) -> SearchAnswer:
         await self._work(timeout_s)
         self.states.append(state)
-        return self.pipeline.search(request)
+        return self.pipeline.search(request, state)
 
     async def encode(self, texts: Sequence[str], timeout_s: float) -> tuple[Encoding, ...]:
         await self._work(timeout_s)
@@ -62,10 +66,12 @@ class InProcess:
 
 
 @asynccontextmanager
-async def _running(pipeline: Pipeline, **settings: Any) -> AsyncIterator[tuple[AsyncClient, InProcess]]:
+async def _running(
+    pipeline: Pipeline, lookups: Lookups | None = None, **settings: Any
+) -> AsyncIterator[tuple[AsyncClient, InProcess]]:
     engine = InProcess(pipeline)
     table = ItemTable.of(pipeline.context.index)
-    gateway = Gateway(engine, table, MostClicked(table), ServingConfig(**settings))  # type: ignore[arg-type]
+    gateway = Gateway(engine, table, MostClicked(table), ServingConfig(**settings), lookups)  # type: ignore[arg-type]
     port = await gateway.start("127.0.0.1", 0)
     try:
         async with AsyncClient(f"127.0.0.1:{port}") as client:
@@ -82,6 +88,57 @@ async def test_answers_are_those_of_the_pipeline(pipeline: Pipeline) -> None:
         assert (answer.release, answer.generation, answer.degraded) == ("toy", 7, False)
         assert answer.request_id and answer.took_ms > 0
         assert engine.states == [ShopperState("somebody new")]
+
+
+class Shoppers:
+    """A state store in memory."""
+
+    def __init__(self) -> None:
+        ring = Ring(np.array([item_key("i3")], np.uint64), np.ones(1, np.uint32), np.zeros(1, np.uint8))
+        self.ann = ShopperState("ann", ring, recent=(Recent("oak desk", item_key("i3"), 1),))
+        self.trouble: Exception | None = None
+        self.sleep_s = 0.0
+
+    def get(self, user_id: str) -> ShopperState:
+        time.sleep(self.sleep_s)
+        if self.trouble is not None:
+            raise self.trouble
+        return self.ann if user_id == "ann" else ShopperState()
+
+
+async def test_the_shopper_is_looked_up(pipeline: Pipeline) -> None:
+    shoppers = Shoppers()
+    async with _running(pipeline, Lookups("redis://x", 0.5, lambda _: shoppers)) as (client, engine):
+        answer = await client.search("lamp", explain=True, user_id="ann")
+        expected = pipeline.search(SearchRequest("lamp", explain=True), shoppers.ann)
+        assert answer.hits == expected.hits and answer.explanation == expected.explanation
+        told = answer.explanation and answer.explanation.shopper
+        assert told is not None and [(one.query, one.item_id) for one in told.recent] == [("oak desk", "i3")]
+        assert told.recent[0].title == pipeline.context.index.items["title"][3]
+        for user_id in ("bob", ""):
+            await client.search("lamp", user_id=user_id)
+        await client.batch_search([SearchRequest("lamp", "ann"), SearchRequest("rug", "eve")])
+        users = [state.user_id for state in engine.states]
+        assert users[:3] == ["ann", "bob", ""] and sorted(users[3:]) == ["ann", "eve"]
+        assert [state.known for state in engine.states[:3]] == [True, False, False]
+        status = await client.status()
+        assert (status.states_asked, status.states_known, status.states_failed) == (4, 2, 0)
+        assert 0 < status.states_took_s < 1
+
+
+async def test_a_store_that_fails_or_hangs_fails_no_search(pipeline: Pipeline) -> None:
+    shoppers = Shoppers()
+    async with _running(pipeline, Lookups("redis://x", 0.05, lambda _: shoppers)) as (client, engine):
+        plain = await client.search("lamp")
+        shoppers.trouble = ArtifactError("not a shopper's state")
+        answer = await client.search("lamp", user_id="ann")
+        assert answer.hits == plain.hits and not answer.degraded
+        shoppers.trouble, shoppers.sleep_s = None, 0.3
+        answer = await client.search("lamp", user_id="ann")
+        assert answer.hits == plain.hits and not answer.degraded and answer.took_ms < 250
+        assert engine.states[1:] == [ShopperState("ann")] * 2
+        status = await client.status()
+        assert (status.states_asked, status.states_failed, status.degraded) == (2, 2, 0)
 
 
 async def test_ten_items_where_k_is_not_given(pipeline: Pipeline) -> None:

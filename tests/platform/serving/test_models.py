@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 from onesearch.compiling.runtime import Runtime
+from onesearch.contracts import Prompt, ShopperState
 from onesearch.errors import ServingError, UsageError
 from onesearch.index import Filters
 from onesearch.releases.release import Release
@@ -16,6 +17,7 @@ from onesearch.serving import codecs, models
 from onesearch.serving.engine import read_explanation, read_hits
 from onesearch.serving.pipeline import Pipeline, SearchRequest
 from onesearch.serving.repository import STEPS, build_repository
+from onesearch.shoppers.state import Ring, item_key
 from tritonclient.grpc import model_config_pb2
 
 STRINGS = model_config_pb2.TYPE_STRING
@@ -123,6 +125,68 @@ def test_a_batch_of_mixed_requests_gives_what_the_pipeline_gives(
             assert read_explanation(arrays) == expected.explanation
         else:
             assert arrays["NOTES"][0, 0] == b""
+
+
+def _state(*item_ids: str) -> bytes:
+    """Of a shopper who clicked on these; it ends in zero bytes, and holds many."""
+    keys = np.array([item_key(item_id) for item_id in item_ids], np.uint64)
+    ring = Ring(keys, np.zeros(len(keys), np.uint32), np.zeros(len(keys), np.uint8))
+    raw = codecs.write_state(ShopperState("ann", ring))
+    assert raw.endswith(b"\0") and b"\0\0\0" in raw
+    return raw
+
+
+def test_states_of_several_shoppers_come_through_as_they_are(opened: dict[str, models.Model]) -> None:
+    """Zero bytes at the end too, which numpy's own texts would lose; explained only where asked for."""
+    plain = _tensors(MIXED[0]) | {"STATE": _text(b"")}
+    known = [plain | {"STATE": _text(_state(*ids))} for ids in (("i1",), ("i2", "i1"))]
+    silent = known[0] | {"EXPLAIN": np.array([[False]])}
+    answers = _ensemble(opened, [known[0], plain, silent, known[1]])
+    views = [codecs.read_view(one["SHOPPER"][0, 0]) for one in answers]
+    assert views[2] is None
+    first, second, stranger = views[0], views[3], views[1]
+    assert first is not None and second is not None and stranger is not None
+    assert [interest.weight for interest in first.interests] == [1.0]
+    assert first.user_id_tokens["recent"] == second.user_id_tokens["recent"] != ""
+    assert stranger.user_id_tokens == {} and len(stranger.stand_ins) == 3 and stranger.stand_ins[0].title
+
+
+def test_nothing_is_explained_where_nobody_asks(
+    opened: dict[str, models.Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explain(*arguments: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(opened["user_encoder"]._user_encoder, "explain", explain)  # type: ignore[attr-defined]
+    request = _tensors(SearchRequest("red lamp")) | {"STATE": _text(_state("i1"))}
+    assert _ensemble(opened, [request])[0]["SHOPPER"][0, 0] == b""
+
+
+def test_prefixes_of_different_shapes_are_searched_apart(opened: dict[str, models.Model]) -> None:
+    """A prefix of zeros is not no prefix: the generator attends to it."""
+    known = _ensemble(opened, [_tensors(request) for request in MIXED[:3]])
+    assert known[0]["PREFIX"].shape == (1, 0, 0)
+    rng = np.random.default_rng(0)
+    for at, shape in ((1, (1, 2, 256)), (2, (1, 0, 4))):
+        known[at]["PREFIX"] = rng.normal(size=shape).astype(np.float32)
+    seen: list[tuple[int, ...]] = []
+    generator = opened["generator"]._generator  # type: ignore[attr-defined]
+    search = generator.search
+
+    def spied(prompt: Prompt, *rest: object) -> object:
+        seen.append(prompt.prefix.shape)
+        return search(prompt, *rest)
+
+    generator.search = spied
+    try:
+        together = opened["generator"].execute([*known, known[1]])
+    finally:
+        del generator.search
+    assert sorted(seen) == [(1, 0, 0), (1, 0, 4), (2, 2, 256)]
+    for response, tensors in zip(together, [*known, known[1]], strict=True):
+        alone = opened["generator"].execute([tensors])[0]
+        for one, other in zip(response.output_tensors, alone.output_tensors, strict=True):
+            np.testing.assert_array_equal(one.array, other.array)
 
 
 def test_requests_that_meet_late_do_not_widen_each_other(opened: dict[str, models.Model]) -> None:

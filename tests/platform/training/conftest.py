@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
@@ -11,11 +11,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from onesearch.compiling.runtime import Runtime
 from onesearch.config import Config, parse_config
 from onesearch.contracts.offers import ROLES
 from onesearch.data.store import Store
 from onesearch.data.writing import StoreWriter
+from onesearch.index import ITEM_COLUMNS, CatalogueIndex
 from onesearch.plugins import GROUP, Plugins, collect
+from onesearch.progress import SilentProgress
+from onesearch.releases.release import serving_context
+from onesearch.training.corpus import Corpus
+from onesearch.training.split import split_logs
+from onesearch.vocabulary import Vocabulary
 
 TESTS = Path(__file__).parents[2]
 COLOURS = ("red", "blue", "green", "white", "black", "grey")
@@ -145,3 +152,26 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Store:
         writer.write("items", items)
         writer.write("relevance", pl.DataFrame(rows).with_columns(pl.col("grade").cast(pl.Float32)))
     return Store.open(path)
+
+
+@pytest.fixture
+def corpus_of(toy: Toy) -> Callable[..., Corpus]:
+    """The corpus of a store, by the toy parts."""
+    from onesearch_toy.servers import LEVELS, ToyTokenizer, ToyUserEncoder, embed, quantise
+    from onesearch_toylearn.learners import TokenizerLearner
+    from onesearch_toylearn.plugin import ToyLearnConfig
+
+    def build(store: Store, tmp_path: Path, share: float = 0.2) -> Corpus:
+        items = store.items()
+        vectors = embed(items["title"].to_list())
+        shown = items.with_columns(brand=pl.lit(None, pl.String)).select(ITEM_COLUMNS)
+        index = CatalogueIndex.build(shown, quantise(vectors), vectors, np.ones(len(items)), LEVELS)
+        vocabulary = Vocabulary.train(items["title"].to_list(), LEVELS, 600)
+        context = serving_context(tmp_path, vocabulary, index, Runtime())
+        return Corpus.build(
+            items, split_logs(store, share, 0.66, 14.0).positives(), index, vocabulary,
+            TokenizerLearner(ToyLearnConfig()), ToyTokenizer(),
+            ToyUserEncoder(context, (0, 0)), 2, 0, SilentProgress(),
+        )  # fmt: skip
+
+    return build

@@ -8,17 +8,19 @@ import time
 from pathlib import Path
 
 import pytest
+from onesearch.config import parse_config
 from onesearch.data.store import Store
 from onesearch.data.writing import StoreWriter
 from onesearch.errors import ConfigError, OneSearchError, UsageError
 from onesearch.progress import SilentProgress
 from onesearch.releases.release import Release
 from onesearch.serving.pipeline import Pipeline, SearchRequest
+from onesearch.training.plan import plan
 from onesearch.training.run import train
 
 STAGES = [
-    "tokenizer", "vocabulary", "index", "user_encoder", "alignment", "cooccurrence", "generator", "lists",
-    "reward",
+    "tokenizer", "vocabulary", "index", "user_encoder", "alignment", "cooccurrence", "personalisation",
+    "generator", "lists", "reward",
 ]  # fmt: skip
 
 
@@ -38,6 +40,69 @@ def test_ends_in_a_release_that_searches(logged: Store, toy, tmp_path: Path) -> 
     assert len(answer.hits) == 5
     assert all("red" in hit.title or "lamp" in hit.title for hit in answer.hits)
     assert not (tmp_path / "R" / ".work" / "one" / "bundle").exists()
+
+
+def test_the_user_encoder_trained_along_is_what_later_stages_and_the_release_take(
+    logged: Store, toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onesearch_toy.servers import ToyUserEncoder
+
+    opened = []
+    plain = ToyUserEncoder.open.__func__  # type: ignore[attr-defined]
+
+    def open_and_tell(cls, folder: Path, context, config) -> ToyUserEncoder:
+        opened.append(json.loads((folder / "state.json").read_text()))
+        return plain(cls, folder, context, config)
+
+    monkeypatch.setattr(ToyUserEncoder, "open", classmethod(open_and_tell))
+    trained = train(logged, tmp_path, "one", toy.config(), SilentProgress())
+    release = trained.release.path
+    learnt = json.loads((release / "generator" / "state.json").read_text())["personalisation"]
+    along = {"dim": 16, "width": 8, "learnt": learnt}
+    for saved in (release / "user_encoder", release / "learners" / "user_encoder"):
+        assert json.loads((saved / "state.json").read_text()) == along
+    assert opened[0] == {} and opened[-1] == along, "examples are of the untrained one, lists of the trained"
+
+
+def test_resumed_after_personalisation_it_still_takes_the_trained_one(
+    logged: Store, toy, tmp_path: Path
+) -> None:
+    broken = toy.toml().replace("[reward.toylearn]\n", "[reward.toylearn]\nfail = true\n")
+    with pytest.raises(OneSearchError, match="will not have it"):
+        train(logged, tmp_path / "A", "one", parse_config(broken, plugins=toy.plugins), SilentProgress())
+    resumed = train(logged, tmp_path / "A", "one", toy.config(), SilentProgress())
+    assert all(report.resumed for report in resumed.stages[:-1])
+    whole = train(logged, tmp_path / "B", "one", toy.config(), SilentProgress())
+    assert resumed.release.manifest.content_hash() == whole.release.manifest.content_hash()
+
+
+def test_a_generator_that_reads_no_vectors_trains_no_module(logged: Store, toy, tmp_path: Path) -> None:
+    release = train(logged, tmp_path, "one", toy.config(width=0), SilentProgress()).release
+    assert "personalisation" in json.loads((release.path / "generator" / "state.json").read_text())
+    assert json.loads((release.path / "user_encoder" / "state.json").read_text()) == {}
+
+
+def test_without_searches_in_the_log_personalisation_passes_the_weights_on(
+    judged: Store, toy, tmp_path: Path
+) -> None:
+    trained = train(judged, tmp_path, "one", toy.config(), SilentProgress())
+    figures = {report.stage: report.figures for report in trained.stages}
+    assert figures["personalisation"] == {"skipped": "the store logs no searches to learn from"}
+    learnt = json.loads((trained.release.path / "generator" / "state.json").read_text())
+    assert list(learnt) == ["alignment", "cooccurrence"]
+    alone = toy.config('stages = ["personalisation"]\n')
+    with pytest.raises(UsageError, match="no stage before it taught anything"):
+        train(judged, tmp_path, "two", alone, SilentProgress())
+
+
+def test_what_personalisation_learns_from_is_an_input_of_it_and_of_nothing_before(toy) -> None:
+    base = plan(toy.config(), "store", "one")
+    for more in ("personal_examples = 10\n", "sliding_window = false\n"):
+        other = plan(toy.config(more), "store", "one")
+        same = {stage for stage in base if base[stage] == other[stage]}
+        assert same == {"tokenizer", "vocabulary", "index", "user_encoder", "alignment", "cooccurrence"}
+    without = plan(toy.config('stages = ["alignment", "cooccurrence"]\n'), "store", "one")
+    assert "personalisation" not in without and without["generator"] != base["generator"]
 
 
 def test_a_second_call_finds_it_done(logged: Store, toy, tmp_path: Path) -> None:
@@ -62,8 +127,6 @@ def test_a_taken_name_is_refused_before_any_work(logged: Store, toy, tmp_path: P
 
 def test_a_failed_stage_is_all_that_is_run_again(logged: Store, toy, tmp_path: Path) -> None:
     broken = toy.toml().replace("[reward.toylearn]\n", "[reward.toylearn]\nfail = true\n")
-    from onesearch.config import parse_config
-
     with pytest.raises(OneSearchError, match="the reward will not have it"):
         train(logged, tmp_path, "one", parse_config(broken, plugins=toy.plugins), SilentProgress())
     assert not (tmp_path / "one").exists()
@@ -97,17 +160,21 @@ def wait_for(process: subprocess.Popen[str], line: str) -> None:
     raise AssertionError(f"ended with {process.wait()} without saying {line!r}")
 
 
-def test_killed_and_started_again_ends_in_the_same_release(judged: Store, toy, tmp_path: Path) -> None:
-    whole = train(judged, tmp_path / "A", "one", toy.config(steps=6, step_ms=0), SilentProgress()).release
-    arguments = command(toy, judged, tmp_path / "B", tmp_path / "toy.toml", "--json")
-    dies = {**toy.environment(), "TOYLEARN_DIES_AFTER": "cooccurrence step 3"}
+@pytest.mark.parametrize(("which", "stage"), [("judged", "cooccurrence"), ("logged", "personalisation")])
+def test_killed_and_started_again_ends_in_the_same_release(
+    which: str, stage: str, toy, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store: Store = request.getfixturevalue(which)
+    whole = train(store, tmp_path / "A", "one", toy.config(steps=6, step_ms=0), SilentProgress()).release
+    arguments = command(toy, store, tmp_path / "B", tmp_path / "toy.toml", "--json")
+    dies = {**toy.environment(), "TOYLEARN_DIES_AFTER": f"{stage} step 3"}
     assert subprocess.run(arguments, env=dies, capture_output=True).returncode == -signal.SIGKILL
     assert not (tmp_path / "B" / "one").exists()
     again = subprocess.run(arguments, env=toy.environment(), capture_output=True, text=True, check=True)
     answer = json.loads(again.stdout)
     assert "resumed at step 3" in again.stderr
     done_before = {stage["stage"] for stage in answer["stages"] if stage["resumed"]}
-    assert done_before == {"tokenizer", "vocabulary", "index", "user_encoder", "alignment"}
+    assert done_before == set(STAGES[: STAGES.index(stage)])
     assert answer["content"] == whole.manifest.content_hash()
 
 

@@ -5,44 +5,22 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from onesearch.compiling.runtime import Runtime
 from onesearch.data.store import Store
-from onesearch.index import ITEM_COLUMNS, CatalogueIndex
-from onesearch.progress import SilentProgress
-from onesearch.releases.release import serving_context
 from onesearch.training import sft
 from onesearch.training.corpus import Corpus, _legal_leaves, _sample
 from onesearch.training.examples import Examples, Ragged
 from onesearch.training.pairs import split_queries
 from onesearch.training.split import split_logs
-from onesearch.vocabulary import CATEGORY, EOS, ITEM, MASK, QUERY, SEP, Vocabulary
-
-
-def corpus_of(store: Store, tmp_path, share: float = 0.2) -> Corpus:
-    from onesearch_toy.servers import LEVELS, ToyTokenizer, ToyUserEncoder, embed, quantise
-    from onesearch_toylearn.learners import TokenizerLearner
-    from onesearch_toylearn.plugin import ToyLearnConfig
-
-    items = store.items()
-    vectors = embed(items["title"].to_list())
-    shown = items.with_columns(brand=pl.lit(None, pl.String)).select(ITEM_COLUMNS)
-    index = CatalogueIndex.build(shown, quantise(vectors), vectors, np.ones(len(items)), LEVELS)
-    vocabulary = Vocabulary.train(items["title"].to_list(), LEVELS, 600)
-    context = serving_context(tmp_path, vocabulary, index, Runtime())
-    return Corpus.build(
-        items, split_logs(store, share, 0.66, 14.0).positives(), index, vocabulary,
-        TokenizerLearner(ToyLearnConfig()), ToyTokenizer(),
-        ToyUserEncoder(context), 2, 0, SilentProgress(),
-    )  # fmt: skip
+from onesearch.vocabulary import CATEGORY, EOS, ITEM, MASK, QUERY, SEP
 
 
 @pytest.fixture
-def corpus(logged: Store, toy, tmp_path) -> Corpus:
+def corpus(logged: Store, corpus_of, tmp_path) -> Corpus:
     return corpus_of(logged, tmp_path)
 
 
 @pytest.fixture
-def judged_corpus(judged: Store, toy, tmp_path) -> Corpus:
+def judged_corpus(judged: Store, corpus_of, tmp_path) -> Corpus:
     return corpus_of(judged, tmp_path)
 
 
@@ -125,7 +103,7 @@ def test_stages_have_their_tasks(corpus: Corpus) -> None:
             assert (task.vector < len(examples.vectors)).all()
 
 
-def test_a_catalogue_without_categories_has_no_category_tasks(judged: Store, toy, tmp_path) -> None:
+def test_a_catalogue_without_categories_has_no_category_tasks(judged: Store, corpus_of, tmp_path) -> None:
     corpus = corpus_of(judged, tmp_path)
     bare = replace(corpus, items=corpus.items.with_columns(category=pl.lit([], pl.List(pl.String))))
     names = [task.name for task in sft.alignment(bare).text_tasks]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onesearch.config import load_config
 from onesearch.data.store import Store
 from onesearch.errors import UsageError
 from onesearch.progress import SilentProgress
@@ -75,8 +77,10 @@ def test_the_peers_distortion_is_what_its_codes_give(repository: Path) -> None:
 
 
 def test_ablation(store: Store, quick: KhqeConfig, tmp_path: Path) -> None:
-    result = ablation.measure(store, quick, 1, True, True, tmp_path, SilentProgress())
-    rows = result["rows"]
+    defaults = load_config()
+    config = replace(defaults, settings={**defaults.settings, "tokenizer": quick})
+    rows = ablation.losses(store, config, tmp_path, 1, SilentProgress())
+    rows += ablation.tables(store, config, tmp_path, 1, SilentProgress())
     keys = {"part", "what", "without", "set", "HR@10", "R@10", "MRR@10", "change", "low", "high", "against"}
     assert all(keys <= set(row) and row["part"] == "khqe" and row["set"] == "test" for row in rows)
     assert all(row["low"] <= row["change"] <= row["high"] for row in rows)

@@ -9,10 +9,9 @@ from onesearch.errors import ArtifactError, UsageError
 from onesearch.progress import SilentProgress
 from onesearch.vocabulary import QUERY, SEP, Vocabulary
 from onesearch_museq.config import PassThroughConfig
-from onesearch_museq.learner import PassThroughLearner
+from onesearch_museq.passthrough import PassThroughLearner, PassThroughServer
 from onesearch_museq.plugin import user_encoder
 from onesearch_museq.prompts import build_prompts
-from onesearch_museq.server import PassThroughServer
 
 LEVELS = (4, 3, 2)
 
@@ -76,7 +75,7 @@ def test_a_broken_artifact_is_named(tmp_path: Path, content: str | None) -> None
 
 
 def test_the_offer_names_both_halves() -> None:
-    (offer,) = user_encoder()
+    offer = user_encoder()[0]
     assert offer.name == "passthrough"
     assert offer.learner_class() is PassThroughLearner and offer.server_class() is PassThroughServer
     assert offer.learner_class()(offer.config()).fit(None, Path(), SilentProgress()) == {}  # type: ignore[attr-defined]

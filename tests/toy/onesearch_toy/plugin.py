@@ -14,6 +14,8 @@ class ToyConfig(BaseModel):
 
     sleep_ms: float = 0.0
     """How long the generator pretends to work on a batch."""
+    prefix: tuple[int, int] = (0, 0)
+    """Number and dimension of the vectors that the user encoder puts before a prompt."""
 
 
 def _offer(role: Role) -> list[Offer]:

@@ -6,7 +6,7 @@ import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from onesearch.codebooks import Codebooks
@@ -27,6 +27,7 @@ from onesearch.contracts import (
 from onesearch.contracts.generator import Guide
 from onesearch.errors import UsageError
 from onesearch.index import LiveTree
+from onesearch.semantic_ids import format_sid
 from onesearch.vocabulary import QUERY, SEP, pad
 from pydantic import BaseModel
 
@@ -84,12 +85,14 @@ class ToyTokenizer(TokenizerServer):
 
 
 class ToyUserEncoder(UserEncoderServer):
-    def __init__(self, context: ServingContext) -> None:
-        self.vocabulary = context.vocabulary
+    """The last click as a token, and all clicks as the mean of their items' vectors."""
+
+    def __init__(self, context: ServingContext, prefix: tuple[int, int]) -> None:
+        self.vocabulary, self.index, self.prefix = context.vocabulary, context.index, prefix
 
     @classmethod
     def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
-        return cls(context)
+        return cls(context, config.prefix)  # type: ignore[attr-defined]
 
     def raw(
         self,
@@ -103,13 +106,58 @@ class ToyUserEncoder(UserEncoderServer):
         clicks = [[int(state.clicks.items[-1] % 7) + 1] if len(state.clicks) else [] for state in states]
         rows = [[QUERY, *a, SEP, *b.tolist(), *c] for a, b, c in zip(texts, sids, clicks, strict=True)]
         ids, mask = pad(rows)
-        return RawPrompt(ids, mask, np.zeros((len(rows), 0, 4), np.float32), np.zeros((len(rows), 0), bool))
+        history = np.zeros((len(rows), 1, DIM), np.float32)
+        for row, state in enumerate(states):
+            clicked = self._clicked(state)
+            if len(clicked):
+                history[row, 0] = self.index.vectors[clicked].mean(axis=0)
+        return RawPrompt(ids, mask, history, history.any(axis=2))
 
     def features(
-        self, states: Sequence[ShopperState], queries: Sequence[str], query_sids: np.ndarray
+        self,
+        states: Sequence[ShopperState],
+        queries: Sequence[str],
+        query_sids: np.ndarray,
+        stand_ins: Sequence[np.ndarray] | None = None,
     ) -> Prompt:
-        raw = self.raw(states, queries, query_sids)
-        return Prompt(raw.ids, raw.mask, raw.history)
+        raw = self.raw(states, queries, query_sids, stand_ins)
+        prefix = np.zeros((len(queries), *self.prefix), np.float32)
+        if prefix.size:
+            prefix[:, :, :DIM] = raw.history / self.prefix[0]
+        return Prompt(raw.ids, raw.mask, prefix)
+
+    def explain(
+        self, states: Sequence[ShopperState], queries: Sequence[str], query_sids: np.ndarray
+    ) -> list[dict[str, Any]]:
+        return [self._explained(state) for state in states]
+
+    def _explained(self, state: ShopperState) -> dict[str, Any]:
+        clicked = self._clicked(state)
+        if not len(clicked):
+            best = np.argsort(-self.index.popularity, kind="stable")[:3]
+            return {"stand_ins": [self._item(number) for number in best]}
+        pairs = [
+            (pair.query, self.index.numbers_of(np.array([pair.item], np.uint64))[0]) for pair in state.recent
+        ]
+        kinds = [self.index.items["category"][int(number)][-1] for number in clicked]
+        return {
+            "user_id_tokens": {
+                "recent": self._item(clicked[-1])["sid"],
+                "long": self._item(clicked[0])["sid"],
+            },
+            "recent": [{"query": query, **self._item(number)} for query, number in pairs],
+            "interests": [{"name": k, "weight": kinds.count(k) / len(kinds)} for k in dict.fromkeys(kinds)],
+        }
+
+    def _clicked(self, state: ShopperState) -> np.ndarray:
+        numbers = self.index.numbers_of(state.clicks.items)
+        return numbers[numbers >= 0]
+
+    def _item(self, number: int) -> dict[str, str]:
+        if number < 0:
+            return {}
+        item_id = self.index.items["item_id"][int(number)]
+        return {"item_id": item_id, "sid": format_sid(self.index.sids[number].tolist())}
 
 
 class ToyGenerator(GeneratorServer):
@@ -127,7 +175,8 @@ class ToyGenerator(GeneratorServer):
         if beams == 13:
             raise UsageError("beams: 13 brings bad luck")
         time.sleep(self.sleep_s)
-        rows = [self._one(vector, tree, beams) for vector in query_vec]
+        wanted = query_vec + prompt.prefix.sum(axis=1)[:, :DIM] if prompt.prefix.size else query_vec
+        rows = [self._one(vector, tree, beams) for vector in wanted]
         width = max(len(leaves) for leaves, *_ in rows)
         leaves = np.full((len(rows), width), -1, np.int32)
         log_probs = np.full((len(rows), width), -np.inf, np.float32)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
+from pathlib import Path
 
 from onesearch.data.demo.logs import MONTHS, judgements, year_of_logs
 from onesearch.data.demo.people import profiles
 from onesearch.data.demo.world import SIZES, World
-from onesearch.data.importing import Import
+from onesearch.data.importing import Import, run_import
+from onesearch.data.store import Store
+from onesearch.progress import Progress
 
 SIMULATION = "simulation"
 """Name of the store's document that says which world it was made from."""
@@ -38,3 +42,13 @@ def import_demo(job: Import, size: DemoSize = DemoSize.full, seed: int = 0) -> N
         SIMULATION,
         {"size": str(size), "seed": seed, "version": WORLD_VERSION, "fingerprint": world.fingerprint()},
     )
+
+
+def store_or_demo(
+    path: Path | None, folder: Path, progress: Progress, size: DemoSize = DemoSize.full
+) -> Store:
+    """The store at a path; without one a simulated shop, made in ``folder``."""
+    if path is None:
+        path = folder / "demo-store"
+        run_import("demo", partial(import_demo, size=size), path, progress=progress, simulated=True)
+    return Store.open(path)

@@ -2,7 +2,8 @@
 
 The set has real users and real orders, with queries made from attributes of the article bought; it has
 neither impressions nor clicks. Each row becomes one ``order`` in the scene ``search``, and nothing else is
-made up.
+made up. Its times are days, and stay so: the rows of one day are a shopper's basket, in no known order, and
+whoever asks for what came *before* an order must not be given the rest of its basket.
 """
 
 from __future__ import annotations
@@ -133,8 +134,7 @@ def _orders(rows: pl.DataFrame, known: Seen) -> pl.DataFrame:
     numbered = pl.concat_str("event_id", ROW, separator="/")
     return rows.with_columns(
         event_id=pl.when(again).then(numbered).otherwise("event_id"),
-        # The set knows days, not hours; rows keep their order, a millisecond apart.
-        ts=pl.col("ts") + pl.duration(milliseconds=pl.col(ROW) % 86_400_000),
+        ts=pl.col("ts").dt.truncate("1d"),
         scene=pl.lit("search"),
         action=pl.lit("order"),
     ).with_columns(request_id=pl.col("event_id"))

@@ -114,8 +114,48 @@ class Beam(_message.Message):
     log_prob: float
     def __init__(self, sid: _Optional[_Iterable[int]] = ..., log_prob: _Optional[float] = ...) -> None: ...
 
+class UserIdToken(_message.Message):
+    __slots__ = ("name", "sid")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sid: str
+    def __init__(self, name: _Optional[str] = ..., sid: _Optional[str] = ...) -> None: ...
+
+class SeenItem(_message.Message):
+    __slots__ = ("query", "item_id", "title", "sid")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    SID_FIELD_NUMBER: _ClassVar[int]
+    query: str
+    item_id: str
+    title: str
+    sid: str
+    def __init__(self, query: _Optional[str] = ..., item_id: _Optional[str] = ..., title: _Optional[str] = ..., sid: _Optional[str] = ...) -> None: ...
+
+class Interest(_message.Message):
+    __slots__ = ("name", "weight")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    weight: float
+    def __init__(self, name: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
+
+class Shopper(_message.Message):
+    __slots__ = ("user_id_tokens", "recent", "stand_ins", "interests")
+    USER_ID_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    RECENT_FIELD_NUMBER: _ClassVar[int]
+    STAND_INS_FIELD_NUMBER: _ClassVar[int]
+    INTERESTS_FIELD_NUMBER: _ClassVar[int]
+    user_id_tokens: _containers.RepeatedCompositeFieldContainer[UserIdToken]
+    recent: _containers.RepeatedCompositeFieldContainer[SeenItem]
+    stand_ins: _containers.RepeatedCompositeFieldContainer[SeenItem]
+    interests: _containers.RepeatedCompositeFieldContainer[Interest]
+    def __init__(self, user_id_tokens: _Optional[_Iterable[_Union[UserIdToken, _Mapping]]] = ..., recent: _Optional[_Iterable[_Union[SeenItem, _Mapping]]] = ..., stand_ins: _Optional[_Iterable[_Union[SeenItem, _Mapping]]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ...) -> None: ...
+
 class Explanation(_message.Message):
-    __slots__ = ("keywords", "query_sid", "meanings", "beams", "found", "branches", "exact", "dropped", "missing")
+    __slots__ = ("keywords", "query_sid", "meanings", "beams", "found", "branches", "exact", "dropped", "missing", "shopper")
     KEYWORDS_FIELD_NUMBER: _ClassVar[int]
     QUERY_SID_FIELD_NUMBER: _ClassVar[int]
     MEANINGS_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +165,7 @@ class Explanation(_message.Message):
     EXACT_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
+    SHOPPER_FIELD_NUMBER: _ClassVar[int]
     keywords: _containers.RepeatedCompositeFieldContainer[Keyword]
     query_sid: _containers.RepeatedScalarFieldContainer[int]
     meanings: _containers.RepeatedScalarFieldContainer[str]
@@ -134,7 +175,8 @@ class Explanation(_message.Message):
     exact: int
     dropped: float
     missing: int
-    def __init__(self, keywords: _Optional[_Iterable[_Union[Keyword, _Mapping]]] = ..., query_sid: _Optional[_Iterable[int]] = ..., meanings: _Optional[_Iterable[str]] = ..., beams: _Optional[_Iterable[_Union[Beam, _Mapping]]] = ..., found: _Optional[int] = ..., branches: _Optional[_Iterable[int]] = ..., exact: _Optional[int] = ..., dropped: _Optional[float] = ..., missing: _Optional[int] = ...) -> None: ...
+    shopper: Shopper
+    def __init__(self, keywords: _Optional[_Iterable[_Union[Keyword, _Mapping]]] = ..., query_sid: _Optional[_Iterable[int]] = ..., meanings: _Optional[_Iterable[str]] = ..., beams: _Optional[_Iterable[_Union[Beam, _Mapping]]] = ..., found: _Optional[int] = ..., branches: _Optional[_Iterable[int]] = ..., exact: _Optional[int] = ..., dropped: _Optional[float] = ..., missing: _Optional[int] = ..., shopper: _Optional[_Union[Shopper, _Mapping]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
     __slots__ = ("request_id", "hits", "release", "generation", "degraded", "explanation", "took_ms")
@@ -207,7 +249,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("release", "generation", "items", "models_ready", "in_flight", "answered", "degraded", "refused", "uptime_s", "default_beams", "max_k")
+    __slots__ = ("release", "generation", "items", "models_ready", "in_flight", "answered", "degraded", "refused", "uptime_s", "default_beams", "max_k", "states_asked", "states_known", "states_failed", "states_took_s")
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +261,10 @@ class StatusResponse(_message.Message):
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_BEAMS_FIELD_NUMBER: _ClassVar[int]
     MAX_K_FIELD_NUMBER: _ClassVar[int]
+    STATES_ASKED_FIELD_NUMBER: _ClassVar[int]
+    STATES_KNOWN_FIELD_NUMBER: _ClassVar[int]
+    STATES_FAILED_FIELD_NUMBER: _ClassVar[int]
+    STATES_TOOK_S_FIELD_NUMBER: _ClassVar[int]
     release: str
     generation: int
     items: int
@@ -230,4 +276,8 @@ class StatusResponse(_message.Message):
     uptime_s: float
     default_beams: int
     max_k: int
-    def __init__(self, release: _Optional[str] = ..., generation: _Optional[int] = ..., items: _Optional[int] = ..., models_ready: _Optional[bool] = ..., in_flight: _Optional[int] = ..., answered: _Optional[int] = ..., degraded: _Optional[int] = ..., refused: _Optional[int] = ..., uptime_s: _Optional[float] = ..., default_beams: _Optional[int] = ..., max_k: _Optional[int] = ...) -> None: ...
+    states_asked: int
+    states_known: int
+    states_failed: int
+    states_took_s: float
+    def __init__(self, release: _Optional[str] = ..., generation: _Optional[int] = ..., items: _Optional[int] = ..., models_ready: _Optional[bool] = ..., in_flight: _Optional[int] = ..., answered: _Optional[int] = ..., degraded: _Optional[int] = ..., refused: _Optional[int] = ..., uptime_s: _Optional[float] = ..., default_beams: _Optional[int] = ..., max_k: _Optional[int] = ..., states_asked: _Optional[int] = ..., states_known: _Optional[int] = ..., states_failed: _Optional[int] = ..., states_took_s: _Optional[float] = ...) -> None: ...

@@ -77,12 +77,34 @@ class TokenizerLearner(_Keeps, TokenizerLearner):  # type: ignore[no-redef,misc]
         return quantise(embed(texts))
 
 
+class ToyModule:
+    """Learns what the generator learnt."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        self.dim, self.width, self.learnt = dim, width, ""
+
+
 class UserEncoderLearner(_Keeps, UserEncoderLearner):  # type: ignore[no-redef,misc]
+    _module: ToyModule | None = None
+
     def fit(self, store: Store, work: Path, progress: Progress) -> dict[str, Any]:
         return {}
 
+    def module(self, dim: int, width: int) -> Any:
+        self._module = self._module or ToyModule(dim, width)
+        return self._module
+
+    def save(self, folder: Path) -> None:
+        if self._module is not None:
+            self.state = dict(vars(self._module))
+        super().save(folder)
+
 
 class GeneratorLearner(_Keeps, GeneratorLearner):  # type: ignore[no-redef,misc]
+    @property
+    def prefix_width(self) -> int:  # type: ignore[override]
+        return int(self.config.width)
+
     def fit(
         self,
         stage: contract.Stage,
@@ -96,6 +118,10 @@ class GeneratorLearner(_Keeps, GeneratorLearner):  # type: ignore[no-redef,misc]
             digest.update(f"{task.name} {examples.share[task.name]:.6f}".encode())
             digest.update(np.ascontiguousarray(task.prompts.values))
             digest.update(np.ascontiguousarray(task.weight))
+        for task in examples.sid_tasks:
+            digest.update(np.packbits(task.held_out))
+            if task.histories is not None:
+                digest.update(np.ascontiguousarray(task.histories.values[task.histories.row]))
         checkpoint = work / "step.json"
         step, seen = 0, digest.hexdigest()
         if checkpoint.exists():
@@ -111,6 +137,8 @@ class GeneratorLearner(_Keeps, GeneratorLearner):  # type: ignore[no-redef,misc]
             if os.environ.get("TOYLEARN_DIES_AFTER") == f"{stage} step {step}":
                 os.kill(os.getpid(), signal.SIGKILL)
         self.state[stage] = seen
+        if user_module is not None:
+            user_module.learnt = seen
         return {"steps": step}
 
 

@@ -21,6 +21,9 @@ class ToyLearnConfig(BaseModel):
     fail: bool = False
     """Whether the reward fails."""
     sleep_ms: float = 0.0
+    prefix: tuple[int, int] = (0, 0)
+    width: int = 8
+    """Width of the vectors that the generator reads before a prompt."""
 
 
 def _offer(role: Role) -> list[Offer]:
