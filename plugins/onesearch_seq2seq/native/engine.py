@@ -13,6 +13,7 @@ from onesearch.index import LiveTree
 
 from onesearch_seq2seq.native import library as lib
 from onesearch_seq2seq.native.weights import load
+from onesearch_seq2seq.remembering import Remembered
 
 _TYPES = {np.dtype(np.float32): 0, np.dtype(np.int8): 1, np.dtype(np.int32): 2}
 
@@ -83,8 +84,13 @@ class NativeEngine:
     weights cannot be read.
     """
 
-    def __init__(self, path: Path, threads: int, instructions: str = "") -> None:
+    name = "native"
+
+    def __init__(self, path: Path, threads: int, served: np.ndarray, instructions: str = "") -> None:
         self._library = lib.library()
+        self.bound = Remembered(BoundTree.of, BoundMass.of)
+        # Behind the last level at which the fitted weights let the network speak, it is not heard.
+        self.speaking = int(np.flatnonzero(served[:2].any(axis=0)).max(initial=0)) + 1
         self._arrays, dimensions = load(path)
         self.levels, self.width = dimensions["levels"], dimensions["width"]
         tensors = (lib.Tensor * len(self._arrays))()
@@ -119,20 +125,23 @@ class NativeEngine:
         """The instruction set that is used."""
         return str(self._library.onesearch_chosen(self._engine).decode())
 
+    def bind(self, live: LiveTree) -> tuple[BoundTree, BoundMass]:
+        """The addresses of the tree's arrays."""
+        return self.bound.of(live)
+
     def search(
         self,
         ids: np.ndarray,
         mask: np.ndarray,
         prefix: np.ndarray,
         query: np.ndarray,
+        live: LiveTree,
         beams: int,
         parts: np.ndarray,
-        speaking: int,
-        tree: BoundTree,
-        mass: BoundMass,
     ) -> SearchResult:
-        """Search B queries: the inputs and outputs of the graph of
-        :func:`~onesearch_seq2seq.search_graph.build_search_graph`; ``speaking`` is S there."""
+        """Search B queries; see :func:`~onesearch_seq2seq.search_graph.build_search_graph` for what comes and
+        goes."""
+        tree, mass = self.bind(live)
         count, depth = len(ids), tree.depth
         found = SearchResult(
             np.empty((count, beams), np.int32),
@@ -159,7 +168,7 @@ class NativeEngine:
             "rows": rows,
         }
         addresses = {name: array.ctypes.data for name, array in (inputs | outputs).items()}
-        sizes = (count, ids.shape[1], prefix.shape[1], beams, speaking)
+        sizes = (count, ids.shape[1], prefix.shape[1], beams, self.speaking)
         request = lib.Request(*sizes, **addresses)
         walked = lib.Tree(depth, tree.dimension, tree.first_child, tree.code, tree.vectors, mass.log_mass)
         error = ctypes.create_string_buffer(lib.ROOM)

@@ -77,16 +77,6 @@ class Request(ctypes.Structure):
     ]
 
 
-def built_from(path: Path) -> str:
-    """The fingerprint of the sources that a library was built from; empty where it cannot be loaded."""
-    try:
-        built = ctypes.CDLL(str(path)).onesearch_build
-    except (OSError, AttributeError):
-        return ""
-    built.restype = c_char_p
-    return built().decode()
-
-
 @cache
 def library() -> ctypes.CDLL:
     """The library, loaded once. Raises LibraryMissing where there is none, or one of another version."""
@@ -134,7 +124,6 @@ __all__ = [
     "Request",
     "Tensor",
     "Tree",
-    "built_from",
     "byref",
     "c_double",
     "c_float",

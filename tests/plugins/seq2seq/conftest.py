@@ -58,13 +58,13 @@ class Network:
     config: Seq2SeqConfig
     folder: Path
 
-    def server(self, precision: str, index: CatalogueIndex) -> Seq2SeqServer:
+    def server(self, precision: str, index: CatalogueIndex, engine: str = "auto") -> Seq2SeqServer:
         folder = self.folder / precision
         if not folder.exists():
             export(self.model, self.config, folder, precision)  # type: ignore[arg-type]
         vocabulary = SimpleNamespace(levels=self.model.shape.levels)
         context = ServingContext(folder, vocabulary, index, Runtime(threads=1))  # type: ignore[arg-type]
-        return Seq2SeqServer.open(folder, context, self.config)
+        return Seq2SeqServer.open(folder, context, self.config.model_copy(update={"engine": engine}))
 
     def logits(self, live: LiveTree, ids: np.ndarray, query: np.ndarray, weights: np.ndarray, prefix=None):
         """The reference's logits for one prompt i32[T] and query vector f32[D]."""

@@ -225,7 +225,8 @@ void attend(const float* query, const float* const* past, int count, int heads, 
   }
 }
 
-Kernels table(const char* name) {
+// Known while compiling: nothing of a file may run before it is known that the machine can.
+constexpr Kernels table(const char* name) {
   return {name,   sizeof(Code), quantise,     multiply_i8, multiply_f32, normalise, add_to, relu,
           gelu,   exponentials, scale_by,     dots_f32,    dots_f16,     attend};
 }

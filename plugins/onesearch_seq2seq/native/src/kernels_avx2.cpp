@@ -92,5 +92,6 @@ void multiply_i8(const Packed& w, const Codes& rows, int count, float* out, int 
 }  // namespace
 
 namespace onesearch {
-const Kernels kAvx2 = table("avx2");
+extern const Kernels kAvx2;
+constexpr Kernels kAvx2 = table("avx2");
 }

@@ -70,5 +70,6 @@ void multiply_i8(const Packed& w, const Codes& rows, int count, float* out, int 
 }  // namespace
 
 namespace onesearch {
-const Kernels kAvx512 = table("avx512");
+extern const Kernels kAvx512;
+constexpr Kernels kAvx512 = table("avx512");
 }

@@ -82,5 +82,6 @@ void multiply_i8(const Packed& w, const Codes& rows, int count, float* out, int 
 }  // namespace
 
 namespace onesearch {
-const Kernels kAvx512Vnni = table("avx512vnni");
+extern const Kernels kAvx512Vnni;
+constexpr Kernels kAvx512Vnni = table("avx512vnni");
 }

@@ -74,5 +74,6 @@ void multiply_i8(const Packed& w, const Codes& rows, int count, float* out, int 
 }  // namespace
 
 namespace onesearch {
-const Kernels kAvxVnni = table("avxvnni");
+extern const Kernels kAvxVnni;
+constexpr Kernels kAvxVnni = table("avxvnni");
 }

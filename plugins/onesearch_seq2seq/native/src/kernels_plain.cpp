@@ -32,5 +32,6 @@ void multiply_i8(const Packed& w, const Codes& rows, int count, float* out, int 
 }  // namespace
 
 namespace onesearch {
-const Kernels kPlain = table("plain");
+extern const Kernels kPlain;
+constexpr Kernels kPlain = table("plain");
 }
