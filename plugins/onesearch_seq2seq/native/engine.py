@@ -15,7 +15,7 @@ from onesearch_seq2seq.native import library as lib
 from onesearch_seq2seq.native.weights import load
 from onesearch_seq2seq.remembering import Remembered
 
-_TYPES = {np.dtype(np.float32): 0, np.dtype(np.int8): 1, np.dtype(np.int32): 2}
+_TYPES = {np.dtype(np.float32): 0, np.dtype(np.int8): 1, np.dtype(np.int32): 2, np.dtype(np.float16): 3}
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,11 @@ def pack(model: Seq2Seq, weights: Mapping[str, np.ndarray], precision: Precision
             matrix(f"{layer}.down", f"{layer}.down")
     steered = bool(weights["keys"].shape[1])
     for level in range(len(model.shape.levels)):
-        # Heads stay in float32: only the legal children's rows are ever read, and they decide the most.
+        # Only the legal children's rows of a head are ever read, and they decide the most: never 8 bits.
         head, whole = f"heads.{level}", f"heads.{level}.weight" in weights
         rows = weights[f"{head}.weight" if whole else f"{head}.up.weight"]
-        packed[f"{head}.rows"] = _filled(rows, 1)
+        kind = ("rows", np.float32) if precision == "fp32" else ("halves", np.float16)
+        packed[f"{head}.{kind[0]}"] = _filled(rows, 1).astype(kind[1])
         packed[f"{head}.bias"] = weights[f"{head}.bias" if whole else f"{head}.up.bias"]
         if not whole:
             down = _filled(weights[f"{head}.down.weight"], 0)

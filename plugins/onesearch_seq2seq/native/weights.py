@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 FORMAT = "onesearch-native-1"
-_NAMES = {np.dtype(np.float32): "F32", np.dtype(np.int8): "I8", np.dtype(np.int32): "I32"}
-_DTYPES: dict[str, type[np.generic]] = {"F32": np.float32, "I8": np.int8, "I32": np.int32}
+_DTYPES: dict[str, type[np.generic]] = {"F32": np.float32, "F16": np.float16, "I8": np.int8, "I32": np.int32}
+_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _ALIGNED = 64
 
 

@@ -52,7 +52,7 @@ struct onesearch_dimensions {
 struct onesearch_tensor {
   const char* name;
   const void* data;
-  int32_t type;  // 0 f32, 1 i8, 2 i32
+  int32_t type;  // 0 f32, 1 i8, 2 i32, 3 f16
   int32_t axes;
   int64_t shape[4];
 };

@@ -118,9 +118,13 @@ Network::Network(const Tensors& tensors, const Dimensions& dims, const Kernels& 
   int codes = 0;
   for (int level = 0; level < dims.levels; ++level) {
     const std::string name = "heads." + std::to_string(level);
-    const Tensor& rows = find.any(name + ".rows", 2, Tensor::f32);
+    const bool halves = find.has(name + ".halves");
+    const Tensor& rows = halves ? find.any(name + ".halves", 2, Tensor::f16) : find.any(name + ".rows", 2, Tensor::f32);
     Head head;
-    head.rows = static_cast<const float*>(rows.data);
+    if (halves)
+      head.halves = static_cast<const uint16_t*>(rows.data);
+    else
+      head.rows = static_cast<const float*>(rows.data);
     head.codes = static_cast<int>(rows.shape[0]);
     head.stride = static_cast<int>(rows.shape[1]);
     head.bias = find.floats(name + ".bias", {head.codes});

@@ -17,7 +17,7 @@ namespace onesearch {
 
 // An array of the weights' file, borrowed.
 struct Tensor {
-  enum Type : int32_t { f32 = 0, i8 = 1, i32 = 2 };
+  enum Type : int32_t { f32 = 0, i8 = 1, i32 = 2, f16 = 3 };
   Type type;
   const void* data;
   std::vector<int64_t> shape;
@@ -45,7 +45,8 @@ struct Layer {
 // Codes of one level from a state: rows of `codes` by code, perhaps behind a map to a lower rank.
 struct Head {
   Packed down;  // in == 0: the head is full
-  const float* rows = nullptr;  // f32[codes, stride]
+  const float* rows = nullptr;  // f32[codes, stride]; or
+  const uint16_t* halves = nullptr;
   const float* bias = nullptr;
   int rank = 0, stride = 0, codes = 0;
   Packed steer;

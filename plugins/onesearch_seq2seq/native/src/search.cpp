@@ -72,6 +72,8 @@ bool Search::speaks(int depth) const {
          (parts_.head[depth] != 0 || (parts_.steer[depth] != 0 && network_.dims().steer_rank));
 }
 
+bool Search::joint(int depth) const { return depth == 0 && speaks(0); }
+
 void Search::run(int width, const Found& found) {
   const Pool::Awake awake(pool_);
   const double start = now();
@@ -263,7 +265,8 @@ void Search::share(int depth, const std::vector<int32_t>& beams, Body&& body) {
 void Search::guide(int depth, const std::vector<int32_t>& beams) {
   if (beams.empty()) return;
   Depth& below = depths_[depth + 1];
-  const float prior = parts_.prior[depth], weight = parts_.mass[depth];
+  // All roots are scored anyway, and nothing need be guessed: there the prior goes along with the steering.
+  const float prior = joint(depth) ? 0 : parts_.prior[depth], weight = parts_.mass[depth];
   const float* mass = tree_->log_mass[depth];
   share(depth, beams, [&](int, int first, int count, Scratch& scratch) {
     float* base = below.base.data() + first;
@@ -350,6 +353,7 @@ void Search::listen(int depth, const std::vector<int32_t>& beams) {
   const Head& head = network_.heads()[depth];
   const int count = static_cast<int>(beams.size()), d = network_.dims().width, wide = padded(tree_->dimension);
   const float loud = parts_.head[depth], steered = network_.dims().steer_rank ? parts_.steer[depth] : 0;
+  const float prior = joint(depth) ? parts_.prior[depth] : 0;
   float* heads = head_.need(static_cast<size_t>(count) * head.stride);
   float* steers = steer_.need(static_cast<size_t>(count) * wide);
   const int pieces = std::max(1, std::min(4 * pool_.threads(), count / kFewest));
@@ -366,12 +370,16 @@ void Search::listen(int depth, const std::vector<int32_t>& beams) {
       kernels.multiply_f32(head.down, states, d, rows, to, head.stride);
     else
       std::copy_n(states, static_cast<size_t>(rows) * d, to);
-    if (steered == 0) return;
-    float* narrow = scratch.y.need(static_cast<size_t>(rows) * head.steer.out);
-    kernels.multiply_f32(head.steer, states, d, rows, narrow, head.steer.out);
-    kernels.scale(narrow, steered, rows * head.steer.out);
-    kernels.multiply_f32(network_.keys(), narrow, head.steer.out, rows, steers + static_cast<size_t>(first) * wide,
-                         wide);
+    float* pointing = steers + static_cast<size_t>(first) * wide;
+    if (steered == 0) {
+      std::fill_n(pointing, static_cast<size_t>(rows) * wide, 0.0f);
+    } else {
+      float* narrow = scratch.y.need(static_cast<size_t>(rows) * head.steer.out);
+      kernels.multiply_f32(head.steer, states, d, rows, narrow, head.steer.out);
+      kernels.scale(narrow, steered, rows * head.steer.out);
+      kernels.multiply_f32(network_.keys(), narrow, head.steer.out, rows, pointing, wide);
+    }
+    for (int i = 0; prior != 0 && i < rows * wide; ++i) pointing[i] += prior * query_[i % wide];
   });
   Depth& below = depths_[depth + 1];
   share(depth, beams, [&](int beam, int first, int many, Scratch& scratch) {
@@ -380,11 +388,14 @@ void Search::listen(int depth, const std::vector<int32_t>& beams) {
     std::copy_n(below.base.data() + first, many, logit);
     if (loud != 0) {
       const int32_t* code = below.code.data() + first;
-      kernels.dots_f32(head.rows, head.stride, code, many, heads + static_cast<size_t>(beam) * head.stride,
-                       head.stride, part);
+      const float* in = heads + static_cast<size_t>(beam) * head.stride;
+      if (head.halves)
+        kernels.dots_f16(head.halves, head.stride, code, many, in, head.stride, part);
+      else
+        kernels.dots_f32(head.rows, head.stride, code, many, in, head.stride, part);
       for (int i = 0; i < many; ++i) logit[i] += loud * (part[i] + head.bias[code[i]]);
     }
-    if (steered != 0) {
+    if (steered != 0 || prior != 0) {
       kernels.dots_f16(tree_->vectors[depth], tree_->dimension, below.child.data() + first, many,
                        steers + static_cast<size_t>(beam) * wide, tree_->dimension, part);
       for (int i = 0; i < many; ++i) logit[i] += part[i];

@@ -91,6 +91,7 @@ class Search {
   int32_t path_of(int depth, int32_t prefix);
   void follow(int depth, const std::vector<int32_t>& beams);
   bool speaks(int depth) const;
+  bool joint(int depth) const;
   float bar(const std::vector<int32_t>& beams, int depth, int width, bool guesses);
 
   const Network& network_;
