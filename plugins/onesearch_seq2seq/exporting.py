@@ -19,8 +19,8 @@ FORMAT = 1
 
 
 def export(model: Seq2Seq, config: Seq2SeqConfig, folder: Path, precision: Precision | None = None) -> None:
-    """Write ``search.onnx`` and, for the native library, ``native.safetensors``; ``arrays.safetensors`` (weights
-    of the parts, keys) and ``generator.json``."""
+    """Write ``search.onnx`` and, for the native library, ``native.safetensors``; ``arrays.safetensors``
+    (weights of the parts, keys) and ``generator.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     precision = precision or config.precision
     weights = {name: tensor.detach().cpu().float().numpy() for name, tensor in model.state_dict().items()}

@@ -18,7 +18,9 @@ Made = TypeVar("Made")
 class Remembered(Generic[Structure, Masses]):
     """Makes what is not there yet, and lets the longest unused go."""
 
-    def __init__(self, structure: Callable[[LiveTree], Structure], masses: Callable[[LiveTree], Masses]) -> None:
+    def __init__(
+        self, structure: Callable[[LiveTree], Structure], masses: Callable[[LiveTree], Masses]
+    ) -> None:
         self._structure, self._mass = structure, masses
         # Keyed by identity: what is made is kept beside the tree itself, so that its id cannot be another's.
         self.trees: OrderedDict[int, tuple[LiveTree, Structure]] = OrderedDict()

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from onesearch_seq2seq.config import Seq2SeqConfig
 from onesearch_seq2seq.graph_engine import GraphEngine
 from onesearch_seq2seq.native.engine import NativeEngine
-from onesearch_seq2seq.native.library import LibraryMissing
+from onesearch_seq2seq.native.library import LibraryError
 
 _FORMAT = 1
 _log = logging.getLogger(__name__)
@@ -124,9 +124,9 @@ def _engine(
     if kind == "native" or (kind == "auto" and on_cpu and path.exists()):
         try:
             return NativeEngine(path, runtime.threads, arrays["served"])
-        except LibraryMissing as error:
+        except LibraryError as error:
             if kind == "native":
-                raise ArtifactError(f"engine = \"native\": {error}") from error
+                raise ArtifactError(f'engine = "native": {error}') from error
             _log.info("searching with the ONNX graph: %s", error)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{path}: cannot be read ({error})") from error

@@ -1,7 +1,7 @@
-"""Builds the native library with whatever C++ compiler there is: ``python -m onesearch_seq2seq.native.build``.
+"""Builds the native library with the C++ compiler that is there: ``python -m onesearch_seq2seq.native.build``.
 
-One command, no dependencies: each instruction set is a file compiled with flags of its own, and which one runs is
-decided when the library is loaded, so that what is built on one x86-64 machine runs on any other.
+No dependencies: each instruction set is a file compiled with flags of its own, and which one runs is decided
+when the library is loaded, so that what is built on one x86-64 machine runs on any other.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno", 
 
 
 def compiler() -> list[str]:
-    """The command of a C++ compiler, empty where there is none: $CXX, g++, clang++, or the package ``ziglang``."""
+    """The command of a C++ compiler, empty where there is none: $CXX, g++, clang++, or what the package
+    ``ziglang`` brings."""
     if named := shlex.split(os.environ.get("CXX", "")):
         return named
     for name in ("g++", "clang++", "c++"):
@@ -59,13 +60,14 @@ def build(target: Path = LIBRARY) -> Path:
     command = compiler()
     if not command:
         raise RuntimeError("no C++ compiler: install g++ or clang++, or the package ziglang")
+    stamp = [f'-DONESEARCH_BUILD="{fingerprint()}"']
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     with tempfile.TemporaryDirectory() as folder:
 
         def compiled(source: Path) -> str:
             wanted = _INSTRUCTIONS.get(source.stem, ())
             out = Path(folder) / f"{source.stem}.o"
-            _run([*command, *_FLAGS, *wanted, f'-DONESEARCH_BUILD="{fingerprint()}"', "-c", str(source), "-o", str(out)])
+            _run([*command, *_FLAGS, *wanted, *stamp, "-c", str(source), "-o", str(out)])
             return str(out)
 
         sources = [path for path in SOURCES.glob("*.cpp") if x86 or path.stem not in _INSTRUCTIONS]
@@ -88,7 +90,7 @@ def _run(command: list[str]) -> None:
 
 
 def main() -> None:
-    """Build, unless what stands there was built from these sources; say what stops it, but do not fail for it:
+    """Build, unless what stands there was built from these sources. What stops it is told but is no failure:
     without the library searches run on the ONNX graph."""
     # Looked for in the file: a library that is out of date must not be loaded to be asked.
     if LIBRARY.exists() and fingerprint().encode() in LIBRARY.read_bytes():

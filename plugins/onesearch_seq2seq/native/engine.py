@@ -35,7 +35,7 @@ class Account:
 
 @dataclass(frozen=True)
 class BoundTree:
-    """The structure of a live tree as the library reads it; it holds the arrays that the pointers point to."""
+    """The structure of a live tree as the library reads it; holds the arrays that the pointers point to."""
 
     depth: int
     dimension: int
@@ -80,7 +80,7 @@ def pointers(
 class NativeEngine:
     """Searches without Python or ONNX Runtime between the steps; see the library's search.cpp.
 
-    Raises LibraryMissing where the library is not there, and OSError, ValueError or KeyError where the file of
+    Raises LibraryError where the library is not there, and OSError, ValueError or KeyError where the file of
     weights cannot be read.
     """
 
@@ -115,6 +115,7 @@ class NativeEngine:
         if failed:
             raise ValueError(error.value.decode(errors="replace"))
         self.account: Account | None = None
+        self.widths = np.zeros(0, np.int32)
 
     def __del__(self) -> None:
         if getattr(self, "_engine", None):
@@ -138,9 +139,16 @@ class NativeEngine:
         live: LiveTree,
         beams: int,
         parts: np.ndarray,
+        first: int = 0,
+        certain: int = 0,
     ) -> SearchResult:
         """Search B queries; see :func:`~onesearch_seq2seq.search_graph.build_search_graph` for what comes and
-        goes."""
+        goes.
+
+        With ``first``, a search begins with so many beams, and doubles them up to ``beams`` until its best
+        ``certain`` results are proven exact (or nothing was dropped); it goes on where it was, and finds what a
+        search of the width it ends with finds. :attr:`widths` then tells the width of each query.
+        """
         tree, mass = self.bind(live)
         count, depth = len(ids), tree.depth
         found = SearchResult(
@@ -150,6 +158,7 @@ class NativeEngine:
             np.empty(count, np.float32),
             np.empty((count, depth), np.int32),
         )
+        self.widths = np.zeros(count, np.int32)
         seconds, rows = np.zeros(depth + 2), np.zeros(depth, np.int64)
         inputs = {
             "ids": np.ascontiguousarray(ids, np.int32),
@@ -166,10 +175,11 @@ class NativeEngine:
             "branches": found.branches,
             "seconds": seconds,
             "rows": rows,
+            "widths": self.widths,
         }
         addresses = {name: array.ctypes.data for name, array in (inputs | outputs).items()}
         sizes = (count, ids.shape[1], prefix.shape[1], beams, self.speaking)
-        request = lib.Request(*sizes, **addresses)
+        request = lib.Request(*sizes, **addresses, first=first, certain=certain)
         walked = lib.Tree(depth, tree.dimension, tree.first_child, tree.code, tree.vectors, mass.log_mass)
         error = ctypes.create_string_buffer(lib.ROOM)
         if self._library.onesearch_search(

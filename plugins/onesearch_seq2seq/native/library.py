@@ -10,11 +10,11 @@ from pathlib import Path
 
 from onesearch_seq2seq.native.build import LIBRARY
 
-VERSION = 1
+VERSION = 2
 ROOM = 1024
 
 
-class LibraryMissing(Exception):
+class LibraryError(Exception):
     """The library cannot be used here, and why."""
 
 
@@ -23,7 +23,18 @@ class Dimensions(ctypes.Structure):
 
     _fields_ = [
         (name, c_int32)
-        for name in "width layers hidden heads levels vector steer_rank start gelu post_norm".split()
+        for name in (
+            "width",
+            "layers",
+            "hidden",
+            "heads",
+            "levels",
+            "vector",
+            "steer_rank",
+            "start",
+            "gelu",
+            "post_norm",
+        )
     ]
 
 
@@ -74,23 +85,26 @@ class Request(ctypes.Structure):
                 "rows",
             )
         ),
+        ("first", c_int32),
+        ("certain", c_int32),
+        ("widths", c_void_p),
     ]
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The library, loaded once. Raises LibraryMissing where there is none, or one of another version."""
+    """The library, loaded once. Raises LibraryError where there is none, or one of another version."""
     path = Path(os.environ.get("ONESEARCH_NATIVE_LIBRARY", LIBRARY))
     if not path.exists():
-        raise LibraryMissing(f"{path.name} is not built (make native)")
+        raise LibraryError(f"{path.name} is not built (make native)")
     try:
         loaded = ctypes.CDLL(str(path))
         loaded.onesearch_version.restype = c_int32
         version = loaded.onesearch_version()
     except (OSError, AttributeError) as error:
-        raise LibraryMissing(f"{path.name} cannot be loaded ({error})") from error
+        raise LibraryError(f"{path.name} cannot be loaded ({error})") from error
     if version != VERSION:
-        raise LibraryMissing(f"{path.name} is of version {version}, not {VERSION} (make native)")
+        raise LibraryError(f"{path.name} is of version {version}, not {VERSION} (make native)")
     loaded.onesearch_open.argtypes = [
         POINTER(Tensor),
         c_int32,
@@ -120,7 +134,7 @@ def instructions() -> list[str]:
 __all__ = [
     "ROOM",
     "Dimensions",
-    "LibraryMissing",
+    "LibraryError",
     "Request",
     "Tensor",
     "Tree",

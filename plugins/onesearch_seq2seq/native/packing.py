@@ -23,21 +23,22 @@ def pack(model: Seq2Seq, weights: Mapping[str, np.ndarray], precision: Precision
         "encoder.positions": weights["encoder.positions.weight"],
         "decoder.positions": weights["decoder.positions.weight"],
     }
-    scale = np.float32((model.dims.width // model.dims.heads) ** -0.5)
+    scale = (model.dims.width // model.dims.heads) ** -0.5
 
-    def matrix(name: str, *parts: str, first: np.float32 = np.float32(1), kind: Precision = precision) -> None:
+    def matrix(name: str, *parts: str, first: float = 1.0) -> None:
         """One matrix of several linear maps one upon the other; ``first`` multiplies the first of them."""
         stacked = [weights[f"{part}.weight"] for part in parts]
-        stacked[0] = stacked[0] * first
-        packed.update(packed_matrix(name, np.concatenate(stacked), kind))
+        stacked[0] = stacked[0] * np.float32(first)
+        packed.update(packed_matrix(name, np.concatenate(stacked), precision))
         if f"{parts[0]}.bias" in weights:
             biases = [weights[f"{part}.bias"] for part in parts]
-            biases[0] = biases[0] * first
+            biases[0] = biases[0] * np.float32(first)
             packed[f"{name}.bias"] = _filled(np.concatenate(biases), 0)
 
     def norm(name: str) -> None:
-        if f"{name}.weight" in weights:
-            packed[f"{name}.weight"], packed[f"{name}.bias"] = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        for part in ("weight", "bias"):
+            if f"{name}.{part}" in weights:
+                packed[f"{name}.{part}"] = weights[f"{name}.{part}"]
 
     for stack in ("encoder", "decoder"):
         norm(f"{stack}.input_norm")
@@ -91,14 +92,15 @@ def _quantised(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Codes i8 of a matrix f32[outputs, inputs] and the scale f32 of each output, such that two neighbours
     (inputs 2k and 2k + 1) sum up to at most 128.
 
-    An activation is at most 255, so that the sum of two products fits the 16 bits of the one instruction that
-    multiplies 8-bit codes where VNNI is missing (255 · 128 = 32,640). That costs weights half a bit (the largest
-    sum of two of a few hundred is some 1.4 times the largest weight) and is a quarter faster than products of
-    codes widened to 16 bits.
+    An activation is at most 255, so that the sum of two products fits the 16 bits of the instruction that
+    multiplies 8-bit codes where VNNI is missing (255 · 128 = 32,640). That costs the weights half a bit (the
+    largest sum of two of a few hundred is some 1.4 times the largest weight), and is a quarter faster than
+    products of codes widened to 16 bits.
     """
     magnitude = np.abs(weight)
     pairs = magnitude[:, 0::2] + magnitude[:, 1::2]
-    scale = np.maximum(np.maximum(magnitude.max(axis=1) / 127, pairs.max(axis=1) / 128), 1e-12).astype(np.float32)
+    largest = np.maximum(magnitude.max(axis=1) / 127, pairs.max(axis=1) / _MOST)
+    scale = np.maximum(largest, 1e-12).astype(np.float32)
     codes = np.clip(np.rint(weight / scale[:, None]), -127, 127).astype(np.int32)
     # Both may have been rounded up: the one that moves nearer to its weight gives way.
     excess = np.abs(codes[:, 0::2]) + np.abs(codes[:, 1::2]) > _MOST

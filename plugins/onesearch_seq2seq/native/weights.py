@@ -1,7 +1,7 @@
 """The file of weights that the native library reads: safetensors, mapped into memory.
 
-Matrices stand in it as the library's kernels walk them, so that nothing is converted or copied when a server opens
-it, and processes share its pages.
+Matrices stand in it as the library's kernels walk them, so that nothing is converted or copied when a server
+opens it, and processes share its pages.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _ALIGNED = 64
 
 
 def save(path: Path, arrays: Mapping[str, np.ndarray], dimensions: Mapping[str, int]) -> None:
-    """Write a safetensors file whose large arrays begin at multiples of 64 bytes (the library's own writer does
-    not say where they begin), in one rename."""
+    """Write a safetensors file in one rename; its large arrays begin at multiples of 64 bytes, which the
+    package's own writer does not see to."""
     order = sorted(arrays, key=lambda name: (arrays[name].nbytes % _ALIGNED != 0, name))
     header: dict[str, Any] = {"__metadata__": {"format": FORMAT, "dimensions": json.dumps(dict(dimensions))}}
     at = 0

@@ -1,5 +1,5 @@
-"""Both engines equal the plain reference on random networks and trees, and brute force where it says that it is
-exact."""
+"""Both engines equal the plain reference on random networks and trees, and brute force where they say that
+they are exact."""
 
 from __future__ import annotations
 

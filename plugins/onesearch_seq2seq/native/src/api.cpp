@@ -17,7 +17,7 @@ using namespace onesearch;
 namespace {
 
 // Changes whenever a signature or a meaning below does.
-constexpr int32_t kVersion = 1;
+constexpr int32_t kVersion = 2;
 
 int tell(char* error, int64_t room, const char* what) {
   if (error && room > 0) {
@@ -72,6 +72,10 @@ struct onesearch_request {
   int32_t* branches;        // [B, L]
   double* seconds;          // [L + 2], may be absent: encoder, decoder step by step, all else; added to
   int64_t* rows;            // [L], may be absent: decoder rows step by step; added to
+  // With first > 0: begin with so many beams, and double them (up to `beams`) until the best `certain` results
+  // are proven exact. What is found stands in rows of `beams` all the same.
+  int32_t first, certain;
+  int32_t* widths;          // [B], may be absent: the beams that each query took
 };
 
 #ifndef ONESEARCH_BUILD
@@ -144,8 +148,15 @@ int32_t onesearch_search(Engine* engine, const Tree* tree, const onesearch_reque
       const Prompt prompt{of.ids + query * of.tokens, of.seen + query * of.tokens, of.tokens,
                           of.prefix + query * of.prefixes * d, of.prefixes};
       search.begin(*tree, prompt, of.query + query * tree->dimension, weights, of.levels);
-      search.run(of.beams, {of.leaves + query * of.beams, of.log_probs + query * of.beams, of.dropped + query,
-                            of.dropped_mass + query, of.branches + query * levels});
+      const Found found{of.leaves + query * of.beams, of.log_probs + query * of.beams, of.beams,
+                        of.dropped + query, of.dropped_mass + query, of.branches + query * levels};
+      int width = of.first > 0 ? std::min(of.first, of.beams) : of.beams;
+      search.run(width, found);
+      while (width < of.beams && !found.proven(of.certain)) {
+        width = std::min(2 * width, of.beams);
+        search.run(width, found);
+      }
+      if (of.widths) of.widths[query] = width;
       accounts[query] = search.account();
     });
     for (const Account& account : accounts) {

@@ -95,7 +95,7 @@ void Search::run(int width, const Found& found) {
     beams = pool;
   }
   const std::vector<Prefix>& leaves = depths_[tree_->depth].prefixes;
-  for (int k = 0; k < width; ++k) {
+  for (int k = 0; k < found.room; ++k) {
     const bool real = k < static_cast<int>(beams.size());
     found.leaves[k] = real ? leaves[beams[k]].node : -1;
     found.log_probs[k] = real ? leaves[beams[k]].score : kNone;

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "network.h"
@@ -29,9 +30,16 @@ struct Prompt {
 struct Found {
   int32_t* leaves;
   float* log_probs;
+  int room;  // K, at least the width of the search
   float* dropped;
   float* dropped_mass;
   int32_t* branches;
+
+  // Whether no wider search could change the best k: nothing better was dropped, or nothing at all.
+  bool proven(int k) const {
+    return *dropped_mass == -std::numeric_limits<float>::infinity() ||
+           (k >= 1 && k <= room && log_probs[k - 1] >= *dropped);
+  }
 };
 
 // Where the time went, in seconds, and how many rows went through the decoder at each step.
