@@ -13,7 +13,7 @@ PYTEST := .venv/bin/pytest
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test lint test-fast test-e2e clean
+.PHONY: help setup demo test lint test-fast test-e2e redis-server clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -40,6 +40,14 @@ setup: .venv/.stamp .venv-serving/.stamp ## make both environments
 	    --requirement deploy/serving-requirements.txt
 	@touch $@
 
+# For the tests of the state store in Redis, which run against a real server, and are skipped where none can be had.
+redis-server:
+	@command -v redis-server >/dev/null || { \
+	  as_root=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); install="$$as_root apt-get install --yes --quiet=2 redis-server"; \
+	  export DEBIAN_FRONTEND=noninteractive; echo "redis-server is missing: getting it by apt"; \
+	  { $$install || { $$as_root apt-get update --quiet=2 && $$install; }; } >/dev/null 2>&1 \
+	    || echo "redis-server cannot be had here: tests that need it will be skipped"; }
+
 demo: setup ## from nothing to a search engine that answers, in minutes
 	.venv/bin/onesearch demo
 
@@ -48,7 +56,7 @@ lint: .venv/.stamp ## ruff and mypy
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-test-fast: .venv/.stamp ## unit and property tests
+test-fast: .venv/.stamp redis-server ## unit and property tests
 	$(PYTEST) -q -m "not e2e"
 
 test-e2e: setup ## tests that start the real servers

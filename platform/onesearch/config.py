@@ -37,7 +37,7 @@ from onesearch.plugins import Plugins, load_plugins, nearest
 # Names only: they are looked up among what is installed, like any other.
 IN_THE_BOX: dict[Role, str] = {
     "tokenizer": "khqe",
-    "user_encoder": "passthrough",
+    "user_encoder": "museq",
     "generator": "seq2seq",
     "reward": "relevance",
 }

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from onesearch.index import CatalogueIndex
-from onesearch.shoppers.packing import LONGEST
+from onesearch.shoppers.events import pair_text, typed_text
+from onesearch.shoppers.packing import cut_text
 from onesearch.shoppers.state import NO_ITEM, RECENT_SIZE, RING_SIZE, Recent, ShopperState
 
 
@@ -72,7 +73,7 @@ def resolve(states: Sequence[ShopperState], index: CatalogueIndex) -> list[Behav
     numbers = np.split(index.numbers_of(np.concatenate(parts)), ends[:-1])
     return [
         Behaviour(
-            kept(state.user_id),
+            cut_text(state.user_id),
             clicks[clicks >= 0],
             orders[orders >= 0],
             _pairs(state.recent[-RECENT_SIZE:], recent.tolist()),
@@ -83,23 +84,21 @@ def resolve(states: Sequence[ShopperState], index: CatalogueIndex) -> list[Behav
     ]
 
 
-def kept(text: str) -> str:
-    """What is kept of a user id or a past query: at most so many bytes of UTF-8, no character cut in two."""
-    return text.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore")
-
-
 def _pairs(recent: Sequence[Recent], numbers: Sequence[int]) -> tuple[Pair, ...]:
     pieces = [
-        (kept(piece.query).strip(), number, piece)
+        (typed_text(piece.query), number, piece.time)
         for piece, number in zip(recent, numbers, strict=True)
         if number >= 0 or piece.item == NO_ITEM
     ]
+    if all(number >= 0 for _, number, _ in pieces):
+        return tuple(Pair(query, number) for query, number, _ in pieces)
     answered: dict[str, int] = {}
-    for query, number, piece in pieces:
+    for query, number, time in pieces:
         if number >= 0:
-            answered[query] = max(piece.time, answered.get(query, 0))
+            query = pair_text(query)
+            answered[query] = max(time, answered.get(query, time))
     return tuple(
         Pair(query, number)
-        for query, number, piece in pieces
-        if number >= 0 or (query and answered.get(query, -1) < piece.time)
+        for query, number, time in pieces
+        if number >= 0 or (query and answered.get(pair_text(query), -1) < time)
     )

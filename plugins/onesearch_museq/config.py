@@ -27,7 +27,7 @@ class MuSeqConfig(BaseModel):
 
     text_limit: int = Field(default=24, ge=1, le=512)
     """Tokens kept of a query's text; 99.9 % of Home Depot's queries have fewer."""
-    prompt_limit: int = Field(default=128, ge=32, le=4096)
+    prompt_limit: int = Field(default=128, ge=8, le=4096)
     """Tokens of a whole prompt; the oldest pairs of the recent part go first. Not above the generator's own
     limit, which would cut the newest off."""
     recent: int = Field(default=5, ge=1, le=16)

@@ -51,6 +51,8 @@ FEATURES = (
 """All weights are kept from going below zero. In judged sets such as Home Depot an item judged for one query
 is seldom judged for another, so a reward free to do so learns to push known items *down* (R@10 .49 → .55):
 true of how the labels were drawn, and false of what shoppers want."""
+MATCHING = tuple(f.name for f in FEATURES if f.part in ("similarity", "words", "phrases", "spelling"))
+"""How well an item matches a query, whatever shoppers and generator say of it."""
 PARTS = tuple(dict.fromkeys(feature.part for feature in FEATURES))
 
 
@@ -144,7 +146,8 @@ class FeatureMaker:
                 made[row, real] = self._one(query, query_vecs[row], items, candidates.log_probs[row, real])
         return made
 
-    def _one(self, query: str, query_vec: np.ndarray, items: np.ndarray, log_probs: np.ndarray) -> np.ndarray:
+    def matching(self, query: str, query_vec: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """f32[K, M] in the order of :data:`MATCHING`, for a normalised query, its f32[D] and items i32[K]."""
         fields = self._fields
         terms = self._analyser.terms(query)
         title_bm25, title_share = _words(fields.title, terms, items)
@@ -153,9 +156,7 @@ class FeatureMaker:
             if fields.text is None
             else _words(fields.text, terms, items)
         )
-        weight, share = self._evidence.of(query, items)
         columns = (
-            np.maximum(log_probs, LOWEST_LOG_PROB),
             self._vectors[items].astype(np.float32) @ query_vec.astype(np.float32),
             title_bm25,
             title_share,
@@ -163,11 +164,14 @@ class FeatureMaker:
             text_share,
             _bm25(fields.phrases, phrases(terms), items),
             _bm25(fields.fragments, fragments(query), items),
-            self._log_popularity[items],
-            np.log1p(weight),
-            share,
         )
         return np.stack(columns, axis=1)
+
+    def _one(self, query: str, query_vec: np.ndarray, items: np.ndarray, log_probs: np.ndarray) -> np.ndarray:
+        weight, share = self._evidence.of(query, items)
+        before = np.maximum(log_probs, LOWEST_LOG_PROB)
+        behind = (self._log_popularity[items], np.log1p(weight), share)
+        return np.column_stack([before, self.matching(query, query_vec, items), *behind])
 
 
 def _bm25(documents: Documents, terms: Sequence[str], items: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ class Batch:
         weight: f32[B].
         leaf, vector: i64[B] of a SID task; a vector of -1 has no prior.
         targets, target_mask: i64[B, S] and bool[B, S] of a text task.
+        history, history_mask: f32[B, F, D] and bool[B, F] of a SID task whose prompts know shoppers.
     """
 
     task: int
@@ -34,6 +35,8 @@ class Batch:
     vector: np.ndarray | None = None
     targets: np.ndarray | None = None
     target_mask: np.ndarray | None = None
+    history: np.ndarray | None = None
+    history_mask: np.ndarray | None = None
 
 
 def padded(rows: Ragged, at: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,6 +52,10 @@ def padded(rows: Ragged, at: np.ndarray, limit: int) -> tuple[np.ndarray, np.nda
 def sid_batch(task: SidTask, number: int, rows: np.ndarray, limit: int) -> Batch:
     """Rows of a SID task."""
     ids, mask = padded(task.prompts, rows, limit)
+    history = history_mask = None
+    if task.histories is not None:
+        at = task.histories.row[rows]
+        history, history_mask = task.histories.values[at].astype(np.float32), task.histories.mask[at]
     return Batch(
         number,
         ids,
@@ -56,6 +63,8 @@ def sid_batch(task: SidTask, number: int, rows: np.ndarray, limit: int) -> Batch
         task.weight[rows].astype(np.float32),
         task.leaf[rows].astype(np.int64),
         task.vector[rows],
+        history=history,
+        history_mask=history_mask,
     )
 
 

@@ -76,16 +76,16 @@ class Seq2SeqConfig(Section):
     """Threads of training; 0: what torch takes by itself."""
     mixed_precision: bool = True
     """Matrix products in bfloat16 where the processor or GPU computes them; weights stay float32."""
-    alignment: StageConfig = StageConfig(steps=1_500, max_minutes=25)
-    """Stage 1: text and categories ↔ SIDs. About 10 minutes of ``small`` on two cores; the limit is for
-    slower ones, so that a training stays below 90 minutes."""
-    cooccurrence: StageConfig = StageConfig(steps=2_500, max_minutes=35)
+    alignment: StageConfig = StageConfig(steps=1_500, max_minutes=20)
+    """Stage 1: text and categories ↔ SIDs. About 10 minutes of ``small`` on two cores; the limits are for
+    slower ones, so that a training of all stages stays below 90 minutes."""
+    cooccurrence: StageConfig = StageConfig(steps=2_500, max_minutes=25)
     """Stage 2: queries ↔ items. About 20 minutes of ``small`` on two cores."""
-    personalisation: StageConfig = StageConfig()
+    personalisation: StageConfig = StageConfig(steps=2_000, max_minutes=25)
     """Stage 3: with the shopper's behaviour."""
     precision: Literal["int8", "fp32"] = "int8"
     """Arithmetic of the exported graph's matrix products: int8 quantises the weights by channel and the
-    activations as they come."""
+    activations by row, as they come."""
     engine: Literal["auto", "native", "onnx"] = "auto"
     """What searches on a CPU: the native library, or the graph under ONNX Runtime. ``auto`` takes the library
     where it was built (``make native``) and runs, and the graph elsewhere, on GPUs too."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from onesearch.training.examples import Examples
+from torch import nn
 
 from onesearch_seq2seq.batches import Batch, sid_batch
 from onesearch_seq2seq.model import Seq2Seq
@@ -56,9 +57,16 @@ class Outcome:
 
 
 def states_of(
-    model: Seq2Seq, tables: TreeTables, batch: Batch, vectors: torch.Tensor
+    model: Seq2Seq,
+    tables: TreeTables,
+    batch: Batch,
+    vectors: torch.Tensor,
+    user_module: nn.Module | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Decoder states [B, L, d] of a SID batch's paths, its query vectors f32[B, D] and its leaves i64[B]."""
+    """Decoder states [B, L, d] of a SID batch's paths, its query vectors f32[B, D] and its leaves i64[B].
+
+    ``user_module`` makes the prefix vectors of a batch that has histories; without either there are none.
+    """
     assert batch.leaf is not None and batch.vector is not None, "a batch of a SID task"
     device = vectors.device
     leaf = torch.from_numpy(batch.leaf).to(device)
@@ -67,8 +75,12 @@ def states_of(
         query = vectors[rows.clamp(min=0)].float() * (rows >= 0)[:, None]
     else:
         query = torch.zeros(len(rows), model.shape.vector, device=device)
+    prefix = None
+    if user_module is not None and batch.history is not None and batch.history_mask is not None:
+        history = torch.from_numpy(batch.history).to(device)
+        prefix = user_module(history, torch.from_numpy(batch.history_mask).to(device))
     memory, mask = model.encode(
-        torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.mask).to(device)
+        torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.mask).to(device), prefix
     )
     states = model.decode(model.sid_inputs(tables.codes[leaf]), memory, mask)
     return states, query, leaf
@@ -76,23 +88,32 @@ def states_of(
 
 @torch.no_grad()
 def evaluate(
-    model: Seq2Seq, tables: TreeTables, examples: Examples, task: int, rows: np.ndarray, vectors: torch.Tensor
+    model: Seq2Seq,
+    tables: TreeTables,
+    examples: Examples,
+    task: int,
+    rows: np.ndarray,
+    vectors: torch.Tensor,
+    user_module: nn.Module | None = None,
 ) -> Outcome:
     """Fit the weights of the parts on held-out rows of a SID task and measure the likelihood they reach."""
-    training = model.training
-    model.eval()
+    modules = [module for module in (model, user_module) if module is not None]
+    training = [module.training for module in modules]
+    for module in modules:
+        module.eval()
     source = examples.sid_tasks[task]
     lengths = np.diff(source.prompts.offsets)
     rows = rows[np.argsort(lengths[rows], kind="stable")]
     collected: list[list[Choices]] = [[] for _ in tables.code]
     for start in range(0, len(rows), _BATCH):
         batch = sid_batch(source, task, rows[start : start + _BATCH], model.encoder.positions.num_embeddings)
-        states, query, leaf = states_of(model, tables, batch, vectors)
+        states, query, leaf = states_of(model, tables, batch, vectors, user_module)
         assert batch.vector is not None
         group = np.where(batch.vector >= 0, batch.vector, rows[start : start + _BATCH]).astype(np.int64)
         for level, choice in enumerate(branchings(model, tables, states, query, leaf)):
             collected[level].append(_choices(choice, group, batch.weight))
-    model.train(training)
+    for module, before in zip(modules, training, strict=True):
+        module.train(before)
     levels = tuple(fit_level(_joined(parts)) for parts in collected)
     total = max(1e-9, float(source.weight[rows].sum()))
     return Outcome(

@@ -117,22 +117,46 @@ def _kind(dtype: type[np.generic]) -> int:
 
 
 def linear(
-    graph: Graph, value: str, weight: np.ndarray, bias: np.ndarray | None, precision: Precision
+    graph: Graph,
+    value: str,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    precision: Precision,
+    positive: bool = False,
 ) -> str:
-    """value [..., n] · weight f32[m, n]ᵀ + bias f32[m]; int8 quantises the weight by output channel.
+    """value [..., n] · weight f32[m, n]ᵀ + bias f32[m]; int8 quantises the weight by output channel and the
+    value by row (``positive``: it has no numbers below 0, so that all 8 bits are theirs).
 
-    The activations are quantised as they come, with one scale for the whole tensor: ONNX Runtime's own
-    operator, which computes in one pass what the standard DynamicQuantizeLinear and MatMulInteger need
-    several for.
+    A scale a row, not one a tensor as in ONNX Runtime's DynamicQuantizeMatMul: a query's results must not
+    depend on what stands beside it in a batch.
     """
     columns = np.ascontiguousarray(weight.T)
     if precision == "fp32":
         product = graph.MatMul(value, columns)
-        return product if bias is None else graph.Add(product, bias)
-    scale = np.maximum(np.abs(columns).max(axis=0), 1e-12).astype(np.float32) / 127
-    quantised = np.clip(np.rint(columns / scale), -127, 127).astype(np.int8)
-    zero = np.zeros(len(scale), np.int8)
-    return graph.DynamicQuantizeMatMul(value, quantised, scale, zero, bias, domain=_CONTRIB)
+    else:
+        quantised, scale = quantised_columns(columns)
+        zero, step = (0, 1 / 255) if positive else (128, 1 / 127)
+        highest = graph.ReduceMax(value if positive else graph.Abs(value), [-1], keepdims=1)
+        highest = graph.Max(highest, np.float32(1e-30))
+        levels = graph.QuantizeLinear(graph.Div(value, highest), np.float32(step), np.uint8(zero))
+        product = graph.MatMulIntegerToFloat(
+            levels, quantised, np.float32(step), scale, np.uint8(zero), domain=_CONTRIB
+        )
+        product = graph.Mul(product, highest)
+    return product if bias is None else graph.Add(product, bias)
+
+
+def quantised_columns(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns f32[n, m] as i8[n, m] and a scale f32[m] each, such that no int8 product saturates.
+
+    Without VNNI, x86 processors add the products of two neighbouring rows in 16 bits: 255 · (a + b) must
+    stay below 2¹⁵, so a + b ≤ 128 for two weights of the same sign.
+    """
+    even = np.pad(columns, ((0, len(columns) % 2), (0, 0)))
+    pairs = even.reshape(-1, 2, columns.shape[1])
+    sums = np.maximum(np.maximum(pairs, 0).sum(axis=1), np.maximum(-pairs, 0).sum(axis=1))
+    scale = np.maximum(sums.max(axis=0), 1e-12).astype(np.float32) / 127
+    return np.rint(columns / scale).astype(np.int8), scale
 
 
 FLOAT = TensorProto.FLOAT

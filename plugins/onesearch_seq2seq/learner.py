@@ -31,6 +31,7 @@ class Seq2SeqLearner(GeneratorLearner):
     def __init__(self, config: BaseModel) -> None:
         assert isinstance(config, Seq2SeqConfig)
         super().__init__(config)
+        self.prefix_width = config.dimensions.width
         self.model: Seq2Seq | None = None
 
     def fit(
@@ -43,6 +44,10 @@ class Seq2SeqLearner(GeneratorLearner):
     ) -> dict[str, Any]:
         """Run one SFT stage, resumable from checkpoints in ``work``; return curves and figures.
 
+        ``user_module`` makes prefix vectors f32[B, P, d] of the histories of the SID tasks that have them; it
+        is trained along on the network's device and ends in eval mode with its best weights. What there was
+        before the stage is judged without its prefix, unless an attribute ``trained`` of it is true.
+
         Figures: ``held_out_nll`` and ``held_out_nll_prior_only`` (nats a path, cross-validated over the
         weights of the parts), ``levels`` (the same level by level, with the weights), ``steps``, ``seconds``,
         ``curve``.
@@ -53,7 +58,8 @@ class Seq2SeqLearner(GeneratorLearner):
         model = self._model_for(examples)
         settings: StageConfig = getattr(self.config, stage)
         seed = self.config.seed * len(_STAGES) + _STAGES.index(stage)
-        return StageTrainer(model, self.config, settings, examples, work / stage, seed).run(progress)
+        trainer = StageTrainer(model, self.config, settings, examples, work / stage, seed, user_module)
+        return trainer.run(progress)
 
     def _model_for(self, examples: Examples) -> Seq2Seq:
         vocabulary = examples.vocabulary
@@ -64,11 +70,9 @@ class Seq2SeqLearner(GeneratorLearner):
             self.model = Seq2Seq(shape, self.config)
             if self.config.start_from:
                 start_from_bart(self.model, vocabulary, Path(self.config.start_from))
-            if torch.cuda.is_available():
-                self.model.cuda()
         elif self.model.shape != shape:
             raise UsageError(f"the generator was trained for {self.model.shape}, the examples are of {shape}")
-        return self.model
+        return self.model.cuda() if torch.cuda.is_available() else self.model
 
     def save(self, folder: Path) -> None:
         """Write ``shape.json`` and ``weights.safetensors``."""

@@ -212,7 +212,10 @@ class Seq2Seq(nn.Module):
                     nn.init.zeros_(head.bias)
 
     def encode(self, ids: Tensor, mask: Tensor, prefix: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Prompt ids [B, T] and mask bool[B, T] → memory [B, P + T, d] and its bias f32[B, 1, 1, P + T]."""
+        """Prompt ids [B, T] and mask bool[B, T] → memory [B, P + T, d] and its bias f32[B, 1, 1, P + T].
+
+        Every vector of ``prefix`` f32[B, P, d] is attended to, one of zeros too: to say nothing, P is 0.
+        """
         if prefix is not None and prefix.shape[1]:
             mask = torch.cat([mask.new_ones(prefix.shape[:2]), mask], dim=1)
         bias = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, UNSEEN)[:, None, None, :]

@@ -100,12 +100,14 @@ class NetworkGraph:
         scale, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
         return self.graph.LayerNormalization(x, scale, bias, axis=-1, epsilon=1e-5)
 
-    def _linear(self, x: str, *names: str, scale: float = 1.0) -> str:
+    def _linear(self, x: str, *names: str, scale: float = 1.0, positive: bool = False) -> str:
         """One product for the stacked weights of several linear maps; ``scale`` multiplies the first."""
         weights = [self.weights[f"{name}.weight"] for name in names]
         biases = [self.weights[f"{name}.bias"] for name in names]
         weights[0], biases[0] = weights[0] * np.float32(scale), biases[0] * np.float32(scale)
-        return linear(self.graph, x, np.concatenate(weights), np.concatenate(biases), self.precision)
+        return linear(
+            self.graph, x, np.concatenate(weights), np.concatenate(biases), self.precision, positive
+        )
 
     @property
     def _scale(self) -> float:
@@ -118,9 +120,9 @@ class NetworkGraph:
 
     def _feed_forward(self, x: str, layer: str) -> str:
         def feed(y: str) -> str:
-            inner = self._linear(y, f"{layer}.up")
-            active = self.graph.Relu(inner) if self.dims.activation == "relu" else self.graph.Gelu(inner)
-            return self._linear(active, f"{layer}.down")
+            inner, relu = self._linear(y, f"{layer}.up"), self.dims.activation == "relu"
+            active = self.graph.Relu(inner) if relu else self.graph.Gelu(inner)
+            return self._linear(active, f"{layer}.down", positive=relu)
 
         return self._residual(x, f"{layer}.feed_norm", feed)
 

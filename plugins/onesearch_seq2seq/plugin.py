@@ -21,7 +21,12 @@ def generator() -> Sequence[Offer]:
             config=Seq2SeqConfig,
             learner="onesearch_seq2seq.learner:Seq2SeqLearner",
             server="onesearch_seq2seq.server:Seq2SeqServer",
-            quick={"size": "tiny", "alignment": _QUICK_STAGE, "cooccurrence": _QUICK_STAGE},
+            quick={
+                "size": "tiny",
+                "alignment": _QUICK_STAGE,
+                "cooccurrence": _QUICK_STAGE,
+                "personalisation": _QUICK_STAGE,
+            },
             summary="encoder-decoder; beams guided by the query's embedding over the live prefix tree",
         )
     ]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from onesearch.errors import UsageError
 from onesearch.progress import Progress, Task
 from onesearch.training.examples import Examples
-from torch import Tensor
+from torch import Tensor, nn
 
 from onesearch_seq2seq.batches import Batch, BatchOrder, held_out_rows
 from onesearch_seq2seq.checkpoints import Checkpoints, interruption, optimiser_tensors, restore_optimiser
@@ -42,9 +42,11 @@ class State:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
-def sid_loss(model: Seq2Seq, tables: TreeTables, batch: Batch, vectors: Tensor) -> Tensor:
+def sid_loss(
+    model: Seq2Seq, tables: TreeTables, batch: Batch, vectors: Tensor, user_module: nn.Module | None = None
+) -> Tensor:
     """Weighted mean of -log p(SID | prompt), each level over the legal live children of the prefix."""
-    states, query, leaf = states_of(model, tables, batch, vectors)
+    states, query, leaf = states_of(model, tables, batch, vectors, user_module)
     choices = branchings(model, tables, states, query, leaf)
     losses = -path_log_probs(choices, training_weights(model), len(leaf)).sum(dim=1)
     weight = torch.from_numpy(batch.weight).to(losses.device)
@@ -82,7 +84,11 @@ def text_loss(model: Seq2Seq, batch: Batch, device: torch.device, negatives: int
 
 
 class StageTrainer:
-    """One stage of training, resumable from the checkpoints in ``work``."""
+    """One stage of training, resumable from the checkpoints in ``work``.
+
+    A user module is trained along: where a batch has histories, it makes the prefix vectors. It is in the
+    optimiser, in the checkpoints and among the best weights like the network's own layers.
+    """
 
     def __init__(
         self,
@@ -92,14 +98,21 @@ class StageTrainer:
         examples: Examples,
         work: Path,
         seed: int,
+        user_module: nn.Module | None = None,
     ) -> None:
         self.model, self.config, self.stage, self.examples, self.seed = model, config, stage, examples, seed
+        self.user_module = user_module
         self.device = next(model.parameters()).device
+        # The names in checkpoints: "model.…" and "user.…".
+        self.whole = nn.ModuleDict(
+            {"model": model} | ({"user": user_module} if user_module is not None else {})
+        )
+        self.whole.to(self.device)
         self.tables = TreeTables.of(examples.tree, self.device)
         self.vectors = torch.from_numpy(np.array(examples.vectors)).to(self.device)
         self.order = BatchOrder(examples, stage, seed, config.prompt_limit, config.text_limit)
         self.held_out = held_out_rows(examples, config.served_task, config.held_out_limit, seed)
-        self.checkpoints = Checkpoints(work, fingerprint(model, config, stage, examples, seed))
+        self.checkpoints = Checkpoints(work, fingerprint(model, config, stage, examples, seed, user_module))
         self.state, self.best = State(), dict[str, Tensor]()
 
     def run(self, progress: Progress) -> dict[str, Any]:
@@ -117,8 +130,8 @@ class StageTrainer:
 
     def _resume(self, progress: Progress) -> bool:
         found = self.checkpoints.read()
-        weight_decay = [p for p in self.model.parameters() if p.dim() > 1]
-        plain = [p for p in self.model.parameters() if p.dim() <= 1]
+        weight_decay = [p for p in self.whole.parameters() if p.dim() > 1]
+        plain = [p for p in self.whole.parameters() if p.dim() <= 1]
         self.optimiser = torch.optim.AdamW(
             [{"params": weight_decay, "weight_decay": _WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}],
             lr=self.stage.learning_rate,
@@ -129,17 +142,22 @@ class StageTrainer:
             return False
         state, tensors, self.best = found
         self.state = State(**{name: state[name] for name in State.__dataclass_fields__})
-        self.model.load_state_dict(
-            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        self.whole.load_state_dict(
+            {name: tensor for name, tensor in tensors.items() if not name.startswith("optimiser.")}
         )
         restore_optimiser(self.optimiser, tensors)
         progress.say(f"resumed at step {self.state.step} of {self.stage.steps}")
         return True
 
     def _start_prior(self, progress: Progress) -> None:
-        """Start the prior's weights where held-out queries want them, so that the network need not learn
-        them."""
-        outcome = self._judge(progress)
+        """Measure what there was before the stage, and start an untrained network's prior where held-out
+        queries want it, so that the network need not learn that.
+
+        What there was before includes no prefix of an untrained user module: an encoder's export leaves it
+        out until it is trained. So a stage that improves nothing leaves what was served before.
+        """
+        untrained_module = not getattr(self.user_module, "trained", False)
+        outcome = self._judge(progress, user_module=None if untrained_module else self.user_module)
         if outcome is None:
             return
         fitted = torch.from_numpy(outcome.served()).to(self.device)
@@ -163,20 +181,20 @@ class StageTrainer:
             task.advance(0, note=f"loss {loss:.3f} · {self.state.step / self.state.seconds:.1f} steps/s")
         task.advance(1)
         if self.state.step % self.stage.eval_every == 0 and self.state.step < self.stage.steps:
-            self._judge(progress, loss)
+            self._judge(progress, self.user_module, loss)
             self.state.finished = self.state.since_best >= self.stage.patience
         if self.state.step % self.stage.checkpoint_every == 0 or self.state.finished:
             self._save()
 
     def _learn(self, batch: Batch, step: int) -> float:
         torch.manual_seed(hash((self.seed, step)) & 0x7FFFFFFF)  # dropout repeats after a resume
-        self.model.train()
+        self.whole.train()
         rate = self.stage.learning_rate * self._rate(step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         with self._precision():
             if batch.leaf is not None:
-                loss = sid_loss(self.model, self.tables, batch, self.vectors)
+                loss = sid_loss(self.model, self.tables, batch, self.vectors, self.user_module)
             else:
                 loss = text_loss(self.model, batch, self.device, self.config.text_negatives)
         if not torch.isfinite(loss):
@@ -185,7 +203,7 @@ class StageTrainer:
             )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP)
+        torch.nn.utils.clip_grad_norm_(self.whole.parameters(), _CLIP)
         self.optimiser.step()
         return loss.item()
 
@@ -205,20 +223,24 @@ class StageTrainer:
             self.device.type, torch.bfloat16, enabled=self.config.mixed_precision and _has_bf16()
         )
 
-    def _judge(self, progress: Progress, loss: float | None = None) -> Outcome | None:
+    def _judge(
+        self, progress: Progress, user_module: nn.Module | None, loss: float | None = None
+    ) -> Outcome | None:
         """Look at the held-out examples; keep the weights, with those of the parts, if they are the best so
         far."""
         if self.held_out is None:
             return None
         began = time.monotonic()
         with self._precision():
-            outcome = evaluate(self.model, self.tables, self.examples, *self.held_out, self.vectors)
+            outcome = evaluate(
+                self.model, self.tables, self.examples, *self.held_out, self.vectors, user_module
+            )
         if outcome.guided < self.state.best:
             with torch.no_grad():
                 self.model.served.copy_(torch.from_numpy(outcome.served()))
             self.state.best, self.state.best_step, self.state.since_best = outcome.guided, self.state.step, 0
             self.state.figures = outcome.figures()
-            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.best = {name: tensor.detach().clone() for name, tensor in self.whole.state_dict().items()}
         else:
             self.state.since_best += 1
         self.state.seconds += time.monotonic() - began
@@ -237,7 +259,7 @@ class StageTrainer:
         return outcome
 
     def _save(self) -> None:
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors: dict[str, Tensor] = dict(self.whole.state_dict())
         tensors.update(optimiser_tensors(self.optimiser))
         self.checkpoints.write(vars(self.state), tensors, self.best, self.state.best_step)
 
@@ -249,9 +271,9 @@ class StageTrainer:
                 self.model.served.copy_(torch.cat([weights, weights[2:]]))
         else:
             if self.state.curve[-1]["step"] != self.state.step:
-                self._judge(progress)
-            self.model.load_state_dict(self.best)
-        self.model.eval()
+                self._judge(progress, self.user_module)
+            self.whole.load_state_dict(self.best)
+        self.whole.eval()
         return {
             **self.state.figures,
             "steps": self.state.step,
@@ -262,11 +284,19 @@ class StageTrainer:
 
 
 def fingerprint(
-    model: Seq2Seq, config: Seq2SeqConfig, stage: StageConfig, examples: Examples, seed: int
+    model: Seq2Seq,
+    config: Seq2SeqConfig,
+    stage: StageConfig,
+    examples: Examples,
+    seed: int,
+    user_module: nn.Module | None = None,
 ) -> str:
     """What a checkpoint must agree with: settings, initial weights, tree and examples."""
     digest = hashlib.sha256(f"{config.model_dump_json()}{stage.model_dump_json()}{seed}".encode())
     for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    for name, tensor in user_module.state_dict().items() if user_module is not None else ():
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().numpy().tobytes())
     arrays = [*examples.tree.tree.code, *examples.tree.log_mass, examples.vectors]
     for task in examples.sid_tasks:
@@ -279,6 +309,8 @@ def fingerprint(
             task.weight,
             task.held_out,
         ]
+        if user_module is not None and task.histories is not None:
+            arrays += [task.histories.values, task.histories.mask, task.histories.row]
     for text_task in examples.text_tasks:
         digest.update(f"{text_task.name}:{examples.share.get(text_task.name)}".encode())
         arrays += [
@@ -288,7 +320,7 @@ def fingerprint(
             text_task.weight,
         ]
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

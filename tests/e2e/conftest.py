@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ import pytest
 from onesearch.errors import ServingError
 from onesearch.releases.release import Release
 from onesearch.serving import environment
+from onesearch.shoppers.opening import open_states
+from onesearch.shoppers.packing import pack
+from onesearch.shoppers.state import ShopperState
 
 ROOT = Path(__file__).parents[2]
 STARTING_S = 120
@@ -25,12 +29,32 @@ STARTING_S = 120
 
 @dataclass
 class Toy:
-    """Releases of the toy parts, and an environment in which they can be served."""
+    """Releases of the toy parts, and an environment in which they can be served.
+
+    ``fast`` knows shoppers and puts vectors before its prompts, ``slow`` has none to put there.
+    """
 
     python: Path
     fast: Release
     slow: Release
     variables: dict[str, str]
+    states: str
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """``onesearch …`` in the serving environment."""
+        command = [self.python, "-m", "onesearch.cli.main", *arguments]
+        return subprocess.run(command, env=self.variables, capture_output=True, text=True, timeout=60)
+
+    def put(self, state: ShopperState) -> None:
+        """Write a shopper's state, as a consumer of events would: from another process."""
+        code = (
+            "import sys\n"
+            "from onesearch.shoppers.opening import open_states\n"
+            "from onesearch.shoppers.packing import unpack\n"
+            "with open_states(sys.argv[1]) as store:\n"
+            "    store.put_many([unpack(sys.stdin.buffer.read())])\n"
+        )
+        subprocess.run([sys.executable, "-c", code, self.states], input=pack(state), check=True, timeout=60)
 
 
 @dataclass
@@ -69,7 +93,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
         pytest.skip(str(error))
     module, folder = _toy(), tmp_path_factory.mktemp("toy")
     with module.installed(folder / "site") as plugins:
-        fast = module.write(folder / "releases", plugins, "fast")
+        fast = module.write(folder / "releases", plugins, "fast", prefix=(2, 256))
         slow = module.write(
             folder / "rélêases 物",
             plugins,
@@ -83,7 +107,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
             environment.PYTHON_VARIABLE: str(python),
             "XDG_CACHE_HOME": str(folder / "cache"),
         }
-        yield Toy(python, fast, slow, variables)
+        toy = Toy(python, fast, slow, variables, f"lmdb:{folder / 'states'}")
+        open_states(toy.states).close()
+        yield toy
 
 
 @pytest.fixture(scope="session")
@@ -116,4 +142,4 @@ def serve(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callab
 @pytest.fixture(scope="session")
 def served(serve: Callable[..., Served], toy: Toy) -> Served:
     """One server that the tests share; none of them ends it."""
-    return serve(toy.fast)
+    return serve(toy.fast, "--states", toy.states)

@@ -153,10 +153,7 @@ def test_only_the_loopback_is_listened_on(served: Any) -> None:
 
 
 def test_the_command_line_searches(served: Any, toy: Any) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [toy.python, "-m", "onesearch.cli.main", *arguments]
-        return subprocess.run(command, env=toy.variables, capture_output=True, text=True, timeout=60)
-
+    run = toy.run
     told = run("search", "red oak lamp", "--k", "3", "--explain", "--json", "--gateway", served.address)
     answer = json.loads(told.stdout)
     assert told.returncode == 0 and [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]
@@ -173,7 +170,9 @@ def test_the_command_line_searches(served: Any, toy: Any) -> None:
 def test_a_slow_model_meets_deadlines_and_overload(serve: Callable[..., Any], toy: Any) -> None:
     slow = serve(toy.slow)
     with Client(slow.address) as client:
-        assert not client.search("oak desk").degraded
+        pipeline = Pipeline.of_release(toy.slow)  # its prefix has no elements at all
+        assert pipeline.candidates(["oak desk"]).prompt.prefix.shape == (1, 0, 0)
+        assert client.search("oak desk").hits == pipeline.search(SearchRequest("oak desk")).hits
         started = time.monotonic()
         late = client.search("oak desk", timeout_s=0.9)
         assert late.degraded and time.monotonic() - started < 0.9

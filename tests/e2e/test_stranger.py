@@ -43,6 +43,10 @@ text_batch_size = 8
 steps = 5
 batch_size = 32
 text_batch_size = 8
+[generator.seq2seq.personalisation]
+steps = 5
+batch_size = 32
+text_batch_size = 8
 
 [reward]
 name = "cheap-first"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from onesearch.contracts import ShopperState
 from onesearch.errors import ServingError
 from onesearch.serving.engine import Engine, EngineUnavailableError
 from onesearch.serving.environment import ServingEnvironment, probe
+from onesearch.serving.pipeline import Pipeline
 from onesearch.serving.repository import build_repository
 from onesearch.serving.requests import SearchRequest
 from onesearch.serving.triton import TritonServer, TritonSettings
@@ -46,6 +48,15 @@ async def test_two_releases_side_by_side(server: TritonServer, toy: Any) -> None
         for engine in (one, other):
             await engine.check_itself()
             assert (await engine.search(request, ShopperState(), 5)).release == engine.release
+        # Side by side in one batch, where tensors are put together: prefixes without elements too.
+        queries = ["oak desk", "a long query about a white wool rug", "台灯", "lamp"]
+        for engine, release in ((one, toy.fast), (other, toy.slow)):
+            pipeline = Pipeline.of_release(release)
+            answers = await asyncio.gather(
+                *(engine.search(SearchRequest(query, k=3), ShopperState(), 9) for query in queries)
+            )
+            for query, answer in zip(queries, answers, strict=True):
+                assert answer.hits == pipeline.search(SearchRequest(query, k=3)).hits
         server.unload(fast)
         assert not await one.ready() and await other.ready()
         assert (await other.search(request, ShopperState(), 5)).hits

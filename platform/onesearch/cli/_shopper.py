@@ -27,10 +27,8 @@ def about_shopper(user_id: str, view: ShopperView, width: int) -> Table:
     rows.add_row("shopper", Text(user_id or "anonymous", style="" if user_id else "dim"))
     if view.user_id_tokens:
         rows.add_row("who", _tokens(view.user_id_tokens))
-    if view.recent:
-        rows.add_row("recent", _items(view.recent, width, queries=True))
-    elif not view.interests:
-        rows.add_row("recent", Text("nothing is known", style="dim"))
+    nothing = Text("nothing is known", style="dim")
+    rows.add_row("recent", _items(view.recent, width, queries=True) if view.recent else nothing)
     if view.stand_ins:
         rows.add_row("stand-ins", Text("most clicked for the query", style="dim"))
         rows.add_row("", _items(view.stand_ins[:_STAND_INS], width, queries=False))
@@ -82,7 +80,6 @@ def _interests(interests: tuple[Interest, ...]) -> Table:
     rows.add_column(justify="right", style="green", no_wrap=True)
     heaviest = max(max(one.weight for one in interests), 1e-9)
     for one in sorted(interests, key=lambda one: -one.weight)[:_INTERESTS]:
-        bar = Text("━" * max(0, round(_BAR * one.weight / heaviest)), style="cyan")
-        bar.append("━" * (_BAR - len(bar)), style="bright_black")
-        rows.add_row(Text(one.name), bar, f"{one.weight:.0%}")
+        bar = "━" * max(0, round(_BAR * one.weight / heaviest))
+        rows.add_row(Text(one.name), Text(bar.ljust(_BAR), style="cyan"), f"{one.weight:.0%}")
     return rows

@@ -150,8 +150,18 @@ def _show(answer: dict[str, Any]) -> None:
     if rows:
         out.print(table("", columns, [[_cell(row.get(column)) for column in columns] for row in rows]))
     for name, value in answer.items():
-        if name != "rows":
+        if isinstance(value, dict):
+            out.print(_table_of(name, value))
+        elif name != "rows":
             out.print(Text(f"{name}: {_cell(value)}"))
+
+
+def _table_of(name: str, values: dict[str, Any]) -> Any:
+    """A dictionary; one of dictionaries has a column for each of their keys."""
+    rows = {key: value if isinstance(value, dict) else {"": value} for key, value in values.items()}
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    cells = [[key, *(_cell(row.get(column)) for column in columns)] for key, row in rows.items()]
+    return table("", [name, *columns], cells)
 
 
 def _cell(value: Any) -> Any:

@@ -23,6 +23,7 @@ STAGES = {
     "guided": "before the reward",
     "generator": "the network alone, no prior",
     "prior_only": "the prior alone, no network",
+    "unpersonalised": "as served, to strangers",
     "bm25": "bm25s, English stop words",
     "dense": "the same encoder, exact",
     "hybrid": "dense + w·BM25, exact, tuned",
@@ -49,7 +50,15 @@ def evaluate(
     store: Annotated[
         Path | None,
         typer.Option(
-            help="The store the baselines learn from; the release's training store without it.",
+            help="The store that the baselines and the shoppers' histories come from; the release's training "
+            "store without it.",
+            show_default=False,
+        ),
+    ] = None,
+    states: Annotated[
+        str | None,
+        typer.Option(
+            help="URL of a store of shoppers' states, instead of the histories in the log.",
             show_default=False,
         ),
     ] = None,
@@ -72,7 +81,7 @@ def evaluate(
 
     names = check_names(against)
     opened = Release.open(release)
-    evaluation = run(opened, queries, form, names, store, sample, seed, RichProgress())
+    evaluation = run(opened, queries, form, names, store, sample, seed, RichProgress(), states=states)
     folder = reports if reports is not None else opened.path / "reports"
     stem = f"evaluation-{form}-{queries.stem}"
     answer = evaluation.as_json()
@@ -85,6 +94,8 @@ def evaluate(
     explained = "; ".join(f"{name}: {STAGES[name]}" for name in evaluation.runs)
     out.print(Text(explained + "\n", style="dim"))
     out.print(differences(evaluation, out.width))
+    if evaluation.states is not None:
+        out.print(with_history(evaluation))
     for note in evaluation.notes:
         out.print(Text(f"note: {note}", style="yellow"))
     err.print(Text(f"written: {folder / stem}.json, {answer['plot']}", style="dim"))
@@ -123,6 +134,23 @@ def differences(evaluation: Evaluation, width: int) -> Table:
             cells.append(cell.append(interval, style="dim"))
         shown.add_row(f"{comparison.ours} − {comparison.theirs}", *cells)
     return shown
+
+
+def with_history(evaluation: Evaluation) -> Text:
+    """A line about the searches whose shopper is known from before."""
+    history = evaluation.history
+    line = Text(f"\n{history.searches:,} of {evaluation.searches:,} searches are of shoppers with history")
+    for comparison in history.comparisons:
+        if comparison.theirs != "unpersonalised":
+            continue
+        gained = comparison.differences["HR@10"]
+        own = history.measured["onesearch"]["HR@10"].value
+        strangers = history.measured["unpersonalised"]["HR@10"].value
+        line.append(f": HR@10 {_short(own)}, to strangers {_short(strangers)}, difference ")
+        style = "green" if gained.low > 0 else "red" if gained.high < 0 else ""
+        line.append(_short(gained.value, "+"), style=style)
+        line.append(f" [{_short(gained.low, '+')} {_short(gained.high, '+')}]", style="dim")
+    return line
 
 
 def _table(title: str, names: Sequence[str]) -> Table:

@@ -35,6 +35,7 @@ COMMANDS = {
     "serve": Command("serve", "serve", "Serve a release: Triton and gateway, until interrupted."),
     "search": Command("search", "search", "Search through a running gateway."),
     "release": Command("release", "app", "List, show, verify, promote and roll back releases."),
+    "state": Command("state", "app", "Build, show and add to what is known of shoppers."),
     "config": Command("config", "config", "Print the effective configuration with what each key means."),
     "plugins": Command("plugins", "app", "List what is registered, and check it."),
     "doctor": Command("doctor", "doctor", "See what this machine has, and what to install."),

@@ -12,10 +12,17 @@ import numpy as np
 from onesearch.compiling.runtime import Runtime
 from onesearch.data.store import Store
 from onesearch.errors import UsageError
+from onesearch.evaluation.asked import States, asked_by, states_of_store, states_of_url
 from onesearch.evaluation.known import Known
 from onesearch.evaluation.metrics import Estimate, estimates, paired, per_query
 from onesearch.evaluation.searches import Searches, read_searches
-from onesearch.evaluation.systems import Run, run_baselines, run_pipeline
+from onesearch.evaluation.systems import (
+    UNPERSONALISED,
+    Run,
+    run_baselines,
+    run_pipeline,
+    run_unpersonalised,
+)
 from onesearch.progress import Progress
 from onesearch.releases.release import Release
 from onesearch.serving.pipeline import Pipeline
@@ -31,20 +38,37 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class OfShoppersWithHistory:
+    """The searches whose shopper is known from before.
+
+    Attributes:
+        searches: how many there are; where there are none, nothing is measured.
+        measured, comparisons: as of an :class:`Evaluation`, on these searches.
+    """
+
+    searches: int
+    measured: dict[str, dict[str, Estimate]]
+    comparisons: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything that was measured.
 
     Attributes:
         release, queries: what was evaluated on what. store: where the baselines learnt, None without any.
+        states: where shoppers are known from, None where nobody is.
         searches: number of searches; different: of different queries among them.
         missing, skipped: see :class:`onesearch.evaluation.searches.Searches`.
         runs: of each system. measured: its metrics. comparisons: of systems with each other.
+        history: the same on searches of known shoppers.
         notes: what a reader should know.
     """
 
     release: str
     queries: str
     store: str | None
+    states: str | None
     searches: int
     different: int
     missing: int
@@ -52,10 +76,14 @@ class Evaluation:
     runs: dict[str, Run]
     measured: dict[str, dict[str, Estimate]]
     comparisons: tuple[Comparison, ...]
+    history: OfShoppersWithHistory
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """``systems``: name → metrics with ``_low`` and ``_high``, ``beams``, ``p50_ms``; and the rest."""
+        """``systems``: name → metrics with ``_low`` and ``_high``, ``beams``, ``p50_ms``; and the rest.
+
+        ``history`` holds ``searches``, ``systems`` and ``paired`` of the searches of known shoppers.
+        """
         systems: dict[str, Any] = {}
         for name, run in self.runs.items():
             p50, p99 = np.percentile(run.ms, [50, 99])
@@ -68,12 +96,18 @@ class Evaluation:
             "release": self.release,
             "queries": self.queries,
             "store": self.store,
+            "states": self.states,
             "searches": self.searches,
             "different_queries": self.different,
             "missing_items": self.missing,
             "skipped_queries": self.skipped,
             "systems": systems,
-            "paired": {f"{c.ours} - {c.theirs}": _flat(c.differences) for c in self.comparisons},
+            "paired": _paired(self.comparisons),
+            "history": {
+                "searches": self.history.searches,
+                "systems": {name: _flat(measured) for name, measured in self.history.measured.items()},
+                "paired": _paired(self.history.comparisons),
+            },
             "tuned": {name: run.tuned for name, run in self.runs.items() if run.tuned},
             "notes": list(self.notes),
         }
@@ -89,63 +123,101 @@ def evaluate(
     seed: int,
     progress: Progress,
     runtime: Runtime | None = None,
+    states: str | None = None,
 ) -> Evaluation:
     """Search, measure and compare.
 
+    Searches that name a shopper are made with what is known of them, and, if that is anything, once more by
+    a stranger (system ``unpersonalised``). Shoppers are known from the store's log up to the search, if the
+    query file says when it was, or from a store of states.
+
     Args:
         queries, form: see :func:`onesearch.evaluation.searches.read_searches`.
-        against: baselines. store: what they learn from; None: the release's training store.
+        against: baselines. store: what they, and the shoppers' states, come from; None: the release's
+            training store.
         sample, seed: draw so many searches.
+        states: URL of a store of states (:func:`onesearch.shoppers.opening.open_states`) that rules over the
+            log.
 
     Raises:
-        UsageError: the query file or store is missing or does not fit.
+        UsageError: the query file or a store is missing or does not fit.
     """
     searches = read_searches(queries, form, release.index.items["item_id"].to_list(), sample, seed)
-    opened = _store_of(release, store) if against else None
-    pipeline = Pipeline.of_release(release, runtime or Runtime(threads=release.config.serving.threads))
-    different = list(dict.fromkeys(searches.queries))
-    runs = run_pipeline(pipeline, different, progress)
+    opened = _store_of(release, store) if against or store is not None else None
     notes: list[str] = []
+    with progress.task("reading what is known of shoppers"):
+        source, look_up = _shoppers(release, searches, opened, states, notes)
+        asked = asked_by(searches, look_up)
+    pipeline = Pipeline.of_release(release, runtime or Runtime(threads=release.config.serving.threads))
+    runs = run_pipeline(pipeline, asked.queries, progress, asked.states)
+    if asked.known.any():
+        runs[UNPERSONALISED] = run_unpersonalised(pipeline, asked.texts, progress)
     if opened is not None:
         if opened.fingerprint() != release.manifest.store:
             notes.append(f"{opened.path} is not, or no longer, the store that the release was trained on")
         if opened.simulated:
             notes.append("the store is simulated: these figures are of made-up shoppers")
+    if opened is not None and against:
         with progress.task("reading the store"):
             known = Known.of(opened, pipeline.context.index, pipeline.tokenizer, release.config.training)
-        runs |= run_baselines(against, known, different, progress)
+        runs |= run_baselines(against, known, asked.texts, progress)
     if searches.missing:
         notes.append(f"{searches.missing} relevant items are not in the catalogue; they count as misses")
-    return summarise(release.name, queries, opened, searches, different, runs, notes)
-
-
-def summarise(
-    release: str,
-    queries: Path,
-    store: Store | None,
-    searches: Searches,
-    different: Sequence[str],
-    runs: dict[str, Run],
-    notes: Sequence[str],
-) -> Evaluation:
-    """Metrics and comparisons of runs over the different queries; a search counts as often as it was made."""
-    row_of = {query: row for row, query in enumerate(different)}
-    rows = np.array([row_of[query] for query in searches.queries])
-    each = {name: per_query(run.ranked[rows], searches.relevant) for name, run in runs.items()}
-    pairs = [("onesearch", name) for name in runs if name != "onesearch"] + [("guided", "prior_only")]
+    each = {
+        name: per_query(run.ranked[asked.rows if run.personal else asked.text_rows], searches.relevant)
+        for name, run in runs.items()
+    }
+    measured, comparisons = _summary(each)
+    with_history = np.flatnonzero(asked.known)
+    of_known = {
+        name: {metric: values[with_history] for metric, values in one.items()} for name, one in each.items()
+    }
     return Evaluation(
-        release=release,
+        release=release.name,
         queries=str(queries),
-        store=None if store is None else str(store.path),
+        store=None if opened is None or not against else str(opened.path),
+        states=source,
         searches=len(searches),
-        different=len(different),
+        different=len(asked.texts),
         missing=searches.missing,
         skipped=searches.skipped,
         runs=runs,
-        measured={name: estimates(measured) for name, measured in each.items()},
-        comparisons=tuple(Comparison(a, b, paired(each[a], each[b])) for a, b in pairs),
+        measured=measured,
+        comparisons=comparisons,
+        history=OfShoppersWithHistory(
+            len(with_history), *(_summary(of_known) if len(with_history) else ({}, ()))
+        ),
         notes=tuple(notes),
     )
+
+
+def _summary(
+    each: dict[str, dict[str, np.ndarray]],
+) -> tuple[dict[str, dict[str, Estimate]], tuple[Comparison, ...]]:
+    """Means of each system, and its differences from the release, from metrics of each search."""
+    pairs = [("onesearch", name) for name in each if name != "onesearch"] + [("guided", "prior_only")]
+    measured = {name: estimates(values) for name, values in each.items()}
+    return measured, tuple(Comparison(a, b, paired(each[a], each[b])) for a, b in pairs)
+
+
+def _shoppers(
+    release: Release, searches: Searches, store: Store | None, url: str | None, notes: list[str]
+) -> tuple[str | None, States | None]:
+    """Where shoppers are known from, and how to look them up; a note where they should be and are not."""
+    if not any(searches.user_ids):
+        return None, None
+    if url is not None:
+        return states_of_url(url)
+    trained_on = Path(release.manifest.store_path)
+    if store is None and not (release.manifest.store_path and trained_on.is_dir()):
+        notes.append(
+            "shoppers are searched for as strangers: the store that the release was trained on"
+            f" ({release.manifest.store_path or 'not recorded'}) is not there; name it with --store, or a"
+            " store of states with --states"
+        )
+        return None, None
+    store = store or Store.open(trained_on)
+    return str(store.path), states_of_store(store)
 
 
 def _store_of(release: Release, given: Path | None) -> Store:
@@ -156,6 +228,10 @@ def _store_of(release: Release, given: Path | None) -> Store:
             f" ({release.manifest.store_path or 'not recorded'}): name it with --store, or give --against ''"
         )
     return Store.open(path)
+
+
+def _paired(comparisons: Sequence[Comparison]) -> dict[str, dict[str, float]]:
+    return {f"{one.ours} - {one.theirs}": _flat(one.differences) for one in comparisons}
 
 
 def _flat(measured: dict[str, Estimate]) -> dict[str, float]:

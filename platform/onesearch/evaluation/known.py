@@ -14,7 +14,7 @@ from onesearch.errors import UsageError
 from onesearch.evaluation.lexical import item_texts
 from onesearch.evaluation.metrics import Relevant
 from onesearch.index import CatalogueIndex
-from onesearch.training.candidates import draw, scaled_gains
+from onesearch.training.drawing import draw, scaled_gains
 from onesearch.training.pairs import item_popularity, normalise_queries, query_item_pairs
 from onesearch.training.split import split_logs
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onesearch.errors import OneSearchError
 from onesearch.evaluation.evaluating import Evaluation
-from onesearch.evaluation.systems import OWN
+from onesearch.evaluation.systems import OWN, UNPERSONALISED
 
 SHOWN = ("R@10", "HR@10", "MRR@10", "NDCG@10", "R@100", "R@350")
 _OWN_COLOUR, _OTHER_COLOUR = "#0b6e4f", "#8a8f98"
@@ -26,7 +26,7 @@ def plot(evaluation: Evaluation, path: Path) -> Path:
     for axis, metric in zip(axes, SHOWN, strict=True):
         for at, name in enumerate(names):
             estimate = evaluation.measured[name][metric]
-            colour = _OWN_COLOUR if name in OWN else _OTHER_COLOUR
+            colour = _OWN_COLOUR if name in (*OWN, UNPERSONALISED) else _OTHER_COLOUR
             axis.plot([estimate.low, estimate.high], [at, at], color=colour, linewidth=2, alpha=0.5)
             axis.plot(estimate.value, at, "o", color=colour, markersize=6 if name == "onesearch" else 4.5)
             axis.annotate(

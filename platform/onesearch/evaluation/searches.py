@@ -10,6 +10,8 @@ from typing import Literal, get_args
 import numpy as np
 import polars as pl
 
+from onesearch.data.casting import cast, takes
+from onesearch.data.schemas import TIME
 from onesearch.errors import DataError, UsageError
 from onesearch.evaluation.metrics import Relevant
 
@@ -19,12 +21,15 @@ RELEVANT_FROM = 2.33
 """Home Depot's mean of human judgements (1 … 3) from which a pair counts as relevant."""
 
 _F32_ROUNDING = 1e-6
+_SAID = {"ts": "time"}
 _COLUMNS: dict[str, dict[str, str]] = {
     "homedepot": {"search_term": "query", "product_uid": "item_id", "relevance": "grade"},
-    "hm": {"query": "query", "article_id": "item_id", "user_id": "user_id"},
-    "parquet": {"query": "query", "item_id": "item_id", "grade": "grade", "user_id": "user_id"},
+    "hm": {"query": "query", "article_id": "item_id", "user_id": "user_id", "day": "ts"},
+    "parquet": {"query": "query", "item_id": "item_id", "grade": "grade", "user_id": "user_id", "ts": "ts"},
 }
-_OPTIONAL = {"parquet": ("grade", "user_id")}
+_OPTIONAL = {"hm": ("day",), "parquet": ("grade", "user_id", "ts")}
+ALWAYS = 2**32
+"""The moment of a search that names none: after all that a state can hold."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Searches:
     Attributes:
         queries: S texts. user_ids: S ids, '' where nobody is named.
         relevant: what each should find; at least one item.
+        moments: i64[S], the second since 1970 when each was made; :data:`ALWAYS` where the file does not say.
         missing: how many relevant items the catalogue lacks; they cannot be found and count as misses.
         skipped: queries of the file that have nothing relevant.
     """
@@ -41,6 +47,7 @@ class Searches:
     queries: list[str]
     user_ids: list[str]
     relevant: list[Relevant]
+    moments: np.ndarray
     missing: int = 0
     skipped: int = 0
 
@@ -55,8 +62,9 @@ def read_searches(
 
     ``homedepot``: search_term, product_uid, relevance; a search a term; relevant from 2.33, graded
     ``(relevance - 1) / 2``.
-    ``hm``: query, article_id, user_id; a search a row, with one relevant article.
-    ``parquet``: query, item_id and, where given, grade in (0, 1] and user_id; a search a query (and user).
+    ``hm``: query, article_id, user_id and, where given, day; a search a row, with one relevant article.
+    ``parquet``: query, item_id and, where given, grade in (0, 1], user_id and ts; a search a query (and user,
+    and ts).
 
     Args:
         path: a Parquet file. form: one of :data:`FORMATS`.
@@ -90,7 +98,7 @@ def read_searches(
     # An H&M row is a search of its own, even where a shopper asks for the same twice.
     rows = rows.with_columns(search=pl.int_range(pl.len()) if form == "hm" else pl.lit(0))
     good = pl.col("grade") > 0
-    grouped = rows.group_by("search", "query", "user_id", maintain_order=True).agg(
+    grouped = rows.group_by("search", "query", "user_id", "moment", maintain_order=True).agg(
         pl.col("item").filter(good), pl.col("grade").filter(good)
     )
     found = grouped.filter(pl.col("item").list.len() > 0)
@@ -111,11 +119,12 @@ def _searches(found: pl.DataFrame, skipped: int) -> Searches:
             best[item] = max(grade, best.get(item, 0.0))
         relevant.append(Relevant(np.array(list(best), np.int32), np.array(list(best.values()), np.float32)))
     missing = sum(int((truth.items < 0).sum()) for truth in relevant)
-    return Searches(found["query"].to_list(), found["user_id"].to_list(), relevant, missing, skipped)
+    queries, users = found["query"].to_list(), found["user_id"].to_list()
+    return Searches(queries, users, relevant, found["moment"].to_numpy(), missing, skipped)
 
 
 def _read(path: Path, form: str) -> pl.DataFrame:
-    """Columns query, item_id, user_id (str) and grade (f64); every row checked."""
+    """Columns query, item_id, user_id (str), grade (f64) and moment (i64); every row checked."""
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
     try:
@@ -131,11 +140,16 @@ def _read(path: Path, form: str) -> pl.DataFrame:
             )
     given = {column: name for column, name in wanted.items() if column in rows.columns}
     rows = rows.select(pl.col(column).alias(name) for column, name in given.items())
+    column_of = {name: column for column, name in wanted.items()}
     if "grade" not in rows.columns:
         rows = rows.with_columns(grade=pl.lit(1.0))
     if "user_id" not in rows.columns:
         rows = rows.with_columns(user_id=pl.lit(""))
-    column_of = {name: column for column, name in wanted.items()}
+    if "ts" not in rows.columns:
+        rows = rows.with_columns(ts=pl.lit(None, TIME))
+    if not takes(rows["ts"].dtype, TIME):
+        raise DataError(f"{path}: column '{column_of['ts']}' has no times but {rows['ts'].dtype}")
+    rows = rows.with_columns(moment=cast(rows["ts"], TIME).dt.epoch("s"))
     try:
         rows = rows.with_columns(
             pl.col("query", "item_id", "user_id").cast(pl.String), pl.col("grade").cast(pl.Float64)
@@ -147,6 +161,7 @@ def _read(path: Path, form: str) -> pl.DataFrame:
         "query": pl.col("query").fill_null("").str.strip_chars() == "",
         "item_id": pl.col("item_id").fill_null("") == "",
         "grade": ~pl.col("grade").is_between(low, high).fill_null(False),
+        "ts": pl.col("ts").is_not_null() & pl.col("moment").is_null(),
     }
     for name, broken in checks.items():
         bad = rows.select(broken.arg_true().first()).item()
@@ -154,6 +169,6 @@ def _read(path: Path, form: str) -> pl.DataFrame:
             bounds = f" between {low:g} and {high:g}" if name == "grade" else ""
             raise DataError(
                 f"{path}: row {bad + 1}, column '{column_of.get(name, name)}':"
-                f" {rows[name][bad]!r} is no {name}{bounds}"
+                f" {rows[name][bad]!r} is no {_SAID.get(name, name)}{bounds}"
             )
-    return rows
+    return rows.with_columns(pl.col("moment").fill_null(ALWAYS))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from onesearch.contracts.generator import Guide
+from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import UsageError
 from onesearch.evaluation.baselines import Dense, Hybrid, Lexical, Parts, Popular, Ranker
 from onesearch.evaluation.cascade import Cascade
@@ -20,6 +21,7 @@ from onesearch.serving.pipeline import Pipeline
 
 BASELINES = ("bm25", "dense", "hybrid", "popular", "cascade")
 OWN = ("onesearch", "guided", "generator", "prior_only")
+UNPERSONALISED = "unpersonalised"
 
 
 @dataclass(frozen=True)
@@ -31,55 +33,78 @@ class Run:
         ms: f64[Q], time of each query, asked alone.
         beams: width of the search; None for systems without beams.
         tuned: what was tuned, and on what.
+        personal: whether the rows are of queries asked by shoppers; else of queries, whoever asks.
     """
 
     ranked: np.ndarray
     ms: np.ndarray
     beams: int | None = None
     tuned: dict[str, Any] = field(default_factory=dict)
+    personal: bool = False
 
 
-def run_pipeline(pipeline: Pipeline, queries: Sequence[str], progress: Progress) -> dict[str, Run]:
+def run_pipeline(
+    pipeline: Pipeline,
+    queries: Sequence[str],
+    progress: Progress,
+    states: Sequence[ShopperState] | None = None,
+) -> dict[str, Run]:
     """Run the release itself: reranked, before the reward, without the prior, and without the network.
 
     Every query is searched alone, as a shopper's is: int8 graphs scale by batch, so company changes results.
+    ``states`` are of the shoppers who ask; nobody is known without them.
     """
-    runs = _reranked(pipeline, queries, progress)
+    states = [ShopperState()] * len(queries) if states is None else states
+    runs = _reranked(pipeline, queries, states, progress)
     for guide in ("generator", "prior_only"):
-        runs[guide] = _recalled(pipeline, queries, guide, progress)
+        runs[guide] = _recalled(pipeline, queries, states, guide, progress)
     return runs
 
 
-def _reranked(pipeline: Pipeline, queries: Sequence[str], progress: Progress) -> dict[str, Run]:
+def run_unpersonalised(pipeline: Pipeline, queries: Sequence[str], progress: Progress) -> Run:
+    """The release as served, asked by shoppers whom it does not know."""
+    strangers = [ShopperState()] * len(queries)
+    return replace(_reranked(pipeline, queries, strangers, progress)["onesearch"], personal=False)
+
+
+def _reranked(
+    pipeline: Pipeline, queries: Sequence[str], states: Sequence[ShopperState], progress: Progress
+) -> dict[str, Run]:
     own, guided = _blank(queries), _blank(queries)
     own_ms, guided_ms = np.zeros(len(queries)), np.zeros(len(queries))
     with progress.task("onesearch, guided", total=len(queries)) as task:
-        for row, query in enumerate(queries):
+        for row, (query, state) in enumerate(zip(queries, states, strict=True)):
             began = time.perf_counter()
-            retrieved = pipeline.candidates([query])
+            retrieved = pipeline.candidates([query], [state])
             guided_ms[row] = 1e3 * (time.perf_counter() - began)
-            order, _, _ = pipeline.rank([query], None, retrieved)
+            order, _, _ = pipeline.rank([query], [state], retrieved)
             own_ms[row] = 1e3 * (time.perf_counter() - began)
             items = retrieved.candidates.items[0]
             _fill(guided, row, items)
             _fill(own, row, items[order[0]])
             task.advance()
     return {
-        "onesearch": Run(own, own_ms, pipeline.beams),
-        "guided": Run(guided, guided_ms, pipeline.beams),
+        "onesearch": Run(own, own_ms, pipeline.beams, personal=True),
+        "guided": Run(guided, guided_ms, pipeline.beams, personal=True),
     }
 
 
-def _recalled(pipeline: Pipeline, queries: Sequence[str], guide: Guide, progress: Progress) -> Run:
+def _recalled(
+    pipeline: Pipeline,
+    queries: Sequence[str],
+    states: Sequence[ShopperState],
+    guide: Guide,
+    progress: Progress,
+) -> Run:
     ranked, ms = _blank(queries), np.zeros(len(queries))
     with progress.task(guide, total=len(queries)) as task:
-        for row, query in enumerate(queries):
+        for row, (query, state) in enumerate(zip(queries, states, strict=True)):
             began = time.perf_counter()
-            found = pipeline.candidates([query], guide=guide).candidates
+            found = pipeline.candidates([query], [state], guide=guide).candidates
             ms[row] = 1e3 * (time.perf_counter() - began)
             _fill(ranked, row, found.items[0])
             task.advance()
-    return Run(ranked, ms, pipeline.beams)
+    return Run(ranked, ms, pipeline.beams, personal=True)
 
 
 def run_ranker(name: str, ranker: Ranker, queries: Sequence[str], progress: Progress) -> Run:

@@ -12,22 +12,31 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onesearch.compiling.runtime import Runtime
+from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import ServingError, UsageError
 from onesearch.releases.release import Release
 from onesearch.serving import environment
 from onesearch.serving.client import Client
 from onesearch.serving.pipeline import Pipeline, SearchRequest
+from onesearch.serving.shares import Watch
 
 _ROUNDS = 5
 _QUERIES = 200
 _WARM_UP = 20
 _READY_S = 120
+_SAMPLES = 100
+_SHOPPERS = 1_000
+
+Asked = tuple[SearchRequest, ShopperState]
+"""A search, and what is known of who asks."""
 
 
 def run(
@@ -36,6 +45,7 @@ def run(
     seconds: float = 20.0,
     clients: int = 4,
     beams: int | None = None,
+    states: str = "",
 ) -> dict[str, Any]:
     """Measure, in the serving environment whatever the caller's is.
 
@@ -48,28 +58,40 @@ def run(
         seconds: for each of the two parts.
         clients: of the second part.
         beams: None: the release's default.
+        states: a store of shoppers' states, lmdb:PATH or redis://…; its shoppers take turns. None: nobody is
+            known.
 
     Returns:
         ``bare_p50_ms`` (the components called in one process), ``p50_ms``, ``p99_ms`` (one client, through
         gateway and Triton), ``ratio`` of the medians, ``queries_per_s`` and ``loaded_p99_ms`` (``clients`` at
-        once),
-        ``memory_mb`` (proportional set size of all serving processes), ``ready_s``, ``degraded``, ``beams``.
+        once), ``shares_ms`` (where a search's time goes: see :class:`onesearch.serving.shares.Watch`),
+        ``memory_mb`` (proportional set size of all serving processes), ``ready_s``, ``degraded``, ``beams``,
+        ``shoppers`` (how many took turns), ``states_failed``.
     """
     queries = queries or _title_words(Release.open(release))
     found = environment.find()
     if not environment.is_running(found):
-        return _elsewhere(found.python, release, queries, seconds, clients, beams)
+        return _elsewhere(found.python, release, queries, seconds, clients, beams, states)
     opened = Release.open(release)
     beams = beams or opened.config.serving.beams
     runtime = Runtime(threads=opened.config.serving.threads)
-    requests = [SearchRequest(query, beams=beams) for query in queries]
-    with _served(found.python, release, beams) as ready:
+    shoppers = _shoppers(states) if states else [ShopperState()]
+    # As many pairs as the longer list has entries; in turn, so that the same query meets other shoppers.
+    requests = [
+        (
+            SearchRequest(queries[at % len(queries)], shoppers[at % len(shoppers)].user_id, beams=beams),
+            shoppers[at % len(shoppers)],
+        )
+        for at in range(max(len(queries), len(shoppers)))
+    ]
+    with _served(found.python, release, beams, states) as ready:
         pipeline = Pipeline.of_release(opened, runtime)
         with Client(ready["gateway"], timeout_s=30) as client:
             for at in range(_WARM_UP):
-                pipeline.search(requests[at % len(requests)])
-                client.search(requests[at % len(requests)])
+                pipeline.search(*requests[at % len(requests)])
+                client.search(requests[at % len(requests)][0])
             bare, through = _in_turn(pipeline, client, requests, seconds)
+            shares = _shares(ready, client, requests, seconds)
             loaded, lasted = _at_once(client, requests, seconds, clients)
             status = client.status()
         memory = memory_mb(ready["pid"])
@@ -80,12 +102,15 @@ def run(
         "ratio": round(_percentile(through, 50) / _percentile(bare, 50), 3),
         "queries_per_s": round(len(loaded) / lasted, 1),
         "loaded_p99_ms": _percentile(loaded, 99),
+        "shares_ms": shares,
         "memory_mb": round(memory, 1),
         "ready_s": ready["ready_s"],
         "degraded": status.degraded,
         "beams": beams,
         "clients": clients,
         "items": ready["items"],
+        "shoppers": len(shoppers) if states else 0,
+        "states_failed": status.states_failed,
     }
 
 
@@ -98,29 +123,60 @@ def _title_words(release: Release) -> list[str]:
     return [" ".join(titles[at].split()[:3])[:60] for at in chosen]
 
 
+def _shoppers(states: str) -> list[ShopperState]:
+    """The first shoppers of a store, with what is known of them."""
+    from onesearch.shoppers.opening import open_states
+
+    with open_states(states, read_only=True) as store:
+        found = store.get_many(list(islice(store.users(), _SHOPPERS)))
+    if not found:
+        raise UsageError(f"bench serve: {store.url} knows no shoppers")
+    return found
+
+
 def memory_mb(pid: int) -> float:
     """Proportional set size of a process and all its descendants, in MB."""
     return sum(_pss(one) for one in (pid, *_descendants(pid))) / 1e6
 
 
 def _in_turn(
-    pipeline: Pipeline, client: Client, requests: Sequence[SearchRequest], seconds: float
+    pipeline: Pipeline, client: Client, requests: Sequence[Asked], seconds: float
 ) -> tuple[list[float], list[float]]:
     """Seconds of each search, bare and served, taken in alternating blocks."""
     bare: list[float] = []
     served: list[float] = []
     for _ in range(_ROUNDS):
-        for times, search in ((bare, pipeline.search), (served, client.search)):
-            until = time.perf_counter() + seconds / _ROUNDS / 2
-            while time.perf_counter() < until:
-                started = time.perf_counter()
-                search(requests[len(times) % len(requests)])
-                times.append(time.perf_counter() - started)
+        until = time.perf_counter() + seconds / _ROUNDS / 2
+        while time.perf_counter() < until:
+            request, state = requests[len(bare) % len(requests)]
+            started = time.perf_counter()
+            pipeline.search(request, state)
+            bare.append(time.perf_counter() - started)
+        until = time.perf_counter() + seconds / _ROUNDS / 2
+        while time.perf_counter() < until:
+            request, _ = requests[len(served) % len(requests)]
+            started = time.perf_counter()
+            client.search(request)
+            served.append(time.perf_counter() - started)
     return bare, served
 
 
+def _shares(
+    ready: dict[str, Any], client: Client, requests: Sequence[Asked], seconds: float
+) -> dict[str, dict[str, float]]:
+    """Where the time of single searches goes."""
+    watch = Watch(ready["triton"], ready["release"], lambda: client.status().states_took_s)
+    until = time.perf_counter() + seconds / 2
+    for request, _ in requests[:_SAMPLES]:
+        watch.measure(partial(client.search, request))
+        if time.perf_counter() > until:
+            break
+    watch.close()
+    return watch.shares_ms()
+
+
 def _at_once(
-    client: Client, requests: Sequence[SearchRequest], seconds: float, clients: int
+    client: Client, requests: Sequence[Asked], seconds: float, clients: int
 ) -> tuple[list[float], float]:
     """Seconds of each search with several clients, and how long it all lasted."""
     times: list[float] = []
@@ -130,7 +186,7 @@ def _at_once(
         at = first
         while time.perf_counter() - started < seconds:
             begun = time.perf_counter()
-            client.search(requests[at % len(requests)])
+            client.search(requests[at % len(requests)][0])
             times.append(time.perf_counter() - begun)
             at += clients
 
@@ -143,7 +199,7 @@ def _at_once(
 
 
 @contextmanager
-def _served(python: Path, release: Path, beams: int) -> Iterator[dict[str, Any]]:
+def _served(python: Path, release: Path, beams: int, states: str) -> Iterator[dict[str, Any]]:
     """``onesearch serve`` as a process of its own; yields what it says when it is ready."""
     with tempfile.TemporaryDirectory(prefix="onesearch-bench-") as folder:
         file = Path(folder) / "ready.json"
@@ -154,6 +210,7 @@ def _served(python: Path, release: Path, beams: int) -> Iterator[dict[str, Any]]
             "serve",
             f"--release={release}",
             f"--beams={beams}",
+            *([f"--states={states}"] if states else []),
         ]
         process = subprocess.Popen(
             [*command, f"--ready-file={file}", "--json"],
@@ -176,7 +233,9 @@ def _served(python: Path, release: Path, beams: int) -> Iterator[dict[str, Any]]
             process.communicate()
 
 
-def _elsewhere(python: Path, release: Path, queries: Sequence[str], *options: float | None) -> dict[str, Any]:
+def _elsewhere(
+    python: Path, release: Path, queries: Sequence[str], *options: float | str | None
+) -> dict[str, Any]:
     """The same in the serving environment."""
     asked = json.dumps([str(release), list(queries), *options])
     ended = subprocess.run(
@@ -219,13 +278,11 @@ def _descendants(pid: int) -> list[int]:
 
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "input", help="'-': [release, queries, seconds, clients, beams] as JSON on standard input"
-    )
+    parser.add_argument("input", help="'-': the arguments of run() as a JSON list on standard input")
     parser.parse_args()
-    release, queries, seconds, clients, beams = json.load(sys.stdin)
+    release, *options = json.load(sys.stdin)
     try:
-        print(json.dumps(run(Path(release), queries, seconds, clients, beams)))
+        print(json.dumps(run(Path(release), *options)))
     except Exception as error:
         sys.exit(str(error))
 

@@ -17,6 +17,7 @@ from onesearch.serving.repository import ENSEMBLE, model_name
 from onesearch.serving.requests import Encoding, Explanation, Hit, SearchAnswer, SearchRequest
 from onesearch.serving.triton import reason
 from onesearch.serving.wire import read_response, write_request
+from onesearch.shoppers.state import Recent, Ring
 
 _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 _ANSWER = (
@@ -105,13 +106,14 @@ class Engine:
             return False
 
     async def check_itself(self, timeout_s: float = 30.0) -> None:
-        """One search from end to end, as a start-up check.
+        """One search from end to end, as a start-up check, for a shopper of whom a little is known: what is
+        made when it is first needed is there before the first real search.
 
         Raises ServingError where text or numbers do not come through. That happens where the backend's
         Python has numpy 2: it makes tensors of 0 bytes and says nothing.
         """
         try:
-            answer = await self.search(SearchRequest("a", k=1, explain=True), ShopperState(), timeout_s)
+            answer = await self.search(SearchRequest("a", k=1, explain=True), _somebody(), timeout_s)
         except ServingError as error:
             hint = " (does the backend's Python have numpy 2?)" if "byte size mismatch" in str(error) else ""
             raise ServingError(f"the start-up search failed{hint}: {error}") from error
@@ -137,6 +139,11 @@ class Engine:
         except grpc.aio.AioRpcError as error:
             raise _translated(error) from error
         return read_response(response)
+
+
+def _somebody() -> ShopperState:
+    ring = Ring(np.ones(1, np.uint64), np.ones(1, np.uint32), np.zeros(1, np.uint8))
+    return ShopperState("a", ring, ring, (Recent("a", 1, 1),), (1, 1, 1))
 
 
 def _translated(error: grpc.aio.AioRpcError) -> OneSearchError:

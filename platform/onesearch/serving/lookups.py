@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from onesearch.contracts.user_encoder import ShopperState
-from onesearch.errors import ServingError, UsageError
+from onesearch.errors import ServingError
 
 _LOG = logging.getLogger("onesearch.lookups")
 _LOG_EVERY_S = 60.0
@@ -61,7 +61,8 @@ class Lookups:
         self.tally = Tally()
         self._limit_s = limit_s
         self._open_store = open_store or _open_read_only
-        self._folder = None if "://" in url else Path(url.removeprefix("lmdb:"))
+        remote = url.startswith(("redis:", "rediss:"))
+        self._folder = None if remote else Path(url.removeprefix("lmdb:").removeprefix("//"))
         self._pool = ThreadPoolExecutor(_THREADS, "lookups") if self._folder is None else None
         self._lock = threading.Lock()
         self._store: Store | None = None
@@ -70,20 +71,18 @@ class Lookups:
         self._logged_at, self._logged = -_LOG_EVERY_S, 0
 
     def open(self) -> None:
-        """Open the store. One that may come up later is waited for, at every look-up.
+        """Open the store. A server that does not answer yet may come up later: it is tried again.
 
         Raises:
-            OneSearchError: the URL is wrong, or a store in files is not there.
+            OneSearchError: the URL is wrong, a store in files is not there, or something else is there.
         """
         try:
-            self._current()
-        except UsageError:
-            raise
-        except FileNotFoundError as error:
-            raise UsageError(f"{self.shown}: there is no store of shoppers' states") from error
-        except Exception as error:
+            self._store = self._open_store(self.url)
+            self._file = self._mark()
+        except ServingError as error:
             if self._folder is not None:
                 raise
+            self._open_again = time.monotonic() + _OPEN_AGAIN_S
             self._tell(error)
 
     async def of(self, user_id: str, left_s: float) -> ShopperState:
@@ -120,7 +119,14 @@ class Lookups:
         self._store = None
 
     def _get(self, user_id: str) -> ShopperState:
-        return self._current().get(user_id)
+        store = self._current()
+        try:
+            return store.get(user_id)
+        except ServingError:
+            if self._folder is None:
+                raise
+            self._file = None  # its writer has enlarged it, say: opening it again helps
+            return self._current().get(user_id)
 
     def _current(self) -> Store:
         """The store, opened if need be. While it is open its file cannot be taken for a new one."""
@@ -146,10 +152,7 @@ class Lookups:
         """Device and number of the store's file. Raises OSError where it is gone."""
         if self._folder is None:
             return None
-        try:
-            found = (self._folder / "data.mdb").stat()
-        except NotADirectoryError:
-            found = self._folder.stat()
+        found = (self._folder / "data.mdb").stat()
         return found.st_dev, found.st_ino
 
     def _tell(self, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Where the time of a search goes: what each Triton model, the ensemble and the gateway take of it."""
+"""Where the time of a search goes: what each Triton model takes of it, and the gateway."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from onesearch.serving.repository import ENSEMBLE, STEPS, model_name
+from onesearch.serving.repository import STEPS, model_name
 
 Share = dict[str, float]
 
@@ -27,7 +27,7 @@ class Watch:
         """
         self._channel = grpc.insecure_channel(triton)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._names = {model_name(release, model): model for model in (*STEPS, ENSEMBLE)}
+        self._names = {model_name(release, model): model for model in STEPS}
         self._states_took_s = states_took_s
         self._rows: list[dict[str, float]] = []
 
@@ -38,17 +38,14 @@ class Watch:
         ask()
         took = time.perf_counter() - started
         row = {name: value - before[name] for name, value in self._totals().items()}
-        steps = sum(row[f"{step} {part}"] for step in STEPS for part in ("compute", "queue"))
-        row["ensemble compute"] = row.pop("whole") - steps
-        row["gateway compute"] = took - row["states compute"] - row["ensemble compute"] - steps
-        self._rows.append(row)
+        self._rows.append(row | {"gateway compute": took - sum(row.values())})
 
     def shares_ms(self) -> dict[str, Share]:
-        """Medians in ms by name: the models, in their order, and around them the gateway, its look-up of the
-        shopper, and the ensemble, which is what Triton takes beside its models. ``queue`` is waiting.
+        """Medians in ms by name: the models in their order, before them the gateway (with it, all that lies
+        between) and its look-up of the shopper (``states``). ``queue`` is waiting for a model.
         """
         shares: dict[str, Share] = {}
-        for name in ("gateway", "states", "ensemble", *STEPS):
+        for name in ("gateway", "states", *STEPS):
             for part in ("compute", "queue"):
                 values = [row.get(f"{name} {part}", 0.0) for row in self._rows]
                 shares.setdefault(name, {})[part] = round(1000 * float(np.median(values)), 3)
@@ -63,9 +60,7 @@ class Watch:
         totals = {"states compute": self._states_took_s()}
         for found in self._stub.ModelStatistics(service_pb2.ModelStatisticsRequest(), timeout=5).model_stats:
             model, about = self._names.get(found.name), found.inference_stats
-            if model == ENSEMBLE:
-                totals["whole"] = about.success.ns / 1e9
-            elif model is not None:
+            if model is not None:
                 work = (about.compute_input, about.compute_infer, about.compute_output)
                 totals[f"{model} compute"] = sum(part.ns for part in work) / 1e9
                 totals[f"{model} queue"] = about.queue.ns / 1e9

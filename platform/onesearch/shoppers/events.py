@@ -15,9 +15,9 @@ same state, as long as nothing comes later than a full ring reaches back.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 from unicodedata import normalize
 
@@ -106,9 +106,7 @@ def fold(
     user_id = state.user_id
     done: dict[str, list[tuple[int, int, int]]] = {"click": [], "order": []}
     shown = refused = 0
-    pairs: _Pairs = {}
-    for recent in state.recent:
-        _note(pairs, recent.query, recent.item, recent.time, recent.scene)
+    pairs: _Pairs = {(pair_text(recent.query), recent.item): recent for recent in state.recent}
     texts: dict[str, str] = {}
     for event in events:
         user_id = user_id or event.user_id
@@ -155,48 +153,47 @@ def typed_text(query: str) -> str:
     return text if pair_text(text) else ""
 
 
+@lru_cache(1 << 16)
 def pair_text(query: str) -> str:
     """The form under which queries of recent pairs are equal: NFKC, lower case, single spaces."""
     return " ".join(normalize("NFKC", query).lower().split())
 
 
-def first_of_equals(*columns: np.ndarray) -> np.ndarray:
-    """bool[n]: which rows of sorted columns differ from the row above."""
-    first = np.zeros(len(columns[0]), bool)
-    first[:1] = True
-    for column in columns:
-        first[1:] |= column[1:] != column[:-1]
-    return first
-
-
 _SCENE_NUMBERS = {name: number for number, name in enumerate(SCENES)}
-_Pairs = dict[tuple[str, int], tuple[int, str, int]]
-"""(query in its normalised form, item key) → (time, query as typed, scene) of the last event."""
+_Pairs = dict[tuple[str, int], Recent]
+"""By query in its normalised form, and item: the last of each pair."""
 
 
 def _note(pairs: _Pairs, query: str, item: int, time: int, scene: int) -> None:
-    pair, last = (pair_text(query), item), (time, query, scene)
-    if (before := pairs.get(pair)) is None or before < last:
-        pairs[pair] = last
+    pair = pair_text(query), item
+    before = pairs.get(pair)
+    if before is None or (before.time, before.query, before.scene) < (time, query, scene):
+        pairs[pair] = Recent(query, item, time, scene)
 
 
 def _newest(pairs: _Pairs) -> tuple[Recent, ...]:
-    ranked = ((time, item, text, query, scene) for (text, item), (time, query, scene) in pairs.items())
-    newest = heapq.nlargest(RECENT_SIZE, ranked)
-    return tuple(Recent(query, item, time, scene) for time, item, _, query, scene in reversed(newest))
+    ranked = sorted(pairs, key=lambda pair: (pairs[pair].time, pair[1], pair[0]))
+    return tuple(pairs[pair] for pair in ranked[-RECENT_SIZE:])
 
 
 def _merged(ring: Ring, events: list[tuple[int, int, int]]) -> tuple[Ring, int]:
     """The ring with some (time, item, scene), and how many of them were new."""
     if not events:
         return ring, 0
-    times, items, scenes = zip(*events, strict=True)
-    all_times = np.concatenate([ring.times, np.array(times, np.uint32)])
-    all_items = np.concatenate([ring.items, np.array(items, np.uint64)])
-    all_scenes = np.concatenate([ring.scenes, np.array(scenes, np.uint8)])
-    order = np.lexsort([all_scenes, all_items, all_times])
-    all_times, all_items, all_scenes = all_times[order], all_items[order], all_scenes[order]
-    kept = np.flatnonzero(first_of_equals(all_times, all_items))
-    new = len(kept) - len(ring)
-    kept = kept[-RING_SIZE:]
-    return Ring(all_items[kept], all_times[kept], all_scenes[kept]), new
+    # What lies before all of them stays where it is: nearly the whole ring, as events mostly come in order.
+    start = int(np.searchsorted(ring.times, min(events)[0]))
+    later = zip(
+        ring.times[start:].tolist(), ring.items[start:].tolist(), ring.scenes[start:].tolist(), strict=True
+    )
+    scenes: dict[tuple[int, int], int] = {}
+    for time, item, scene in (*later, *events):
+        scenes[time, item] = min(scene, scenes.get((time, item), scene))
+    new = len(scenes) - (len(ring) - start)
+    moved = sorted(scenes)[-RING_SIZE:]
+    kept = slice(max(0, start + len(moved) - RING_SIZE), start)
+    merged = Ring(
+        np.concatenate([ring.items[kept], np.array([item for _, item in moved], np.uint64)]),
+        np.concatenate([ring.times[kept], np.array([time for time, _ in moved], np.uint32)]),
+        np.concatenate([ring.scenes[kept], np.array([scenes[event] for event in moved], np.uint8)]),
+    )
+    return merged, new

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from onesearch.shoppers.events import LAST_TIME, first_of_equals, pair_text, typed_text
+from onesearch.shoppers.events import LAST_TIME, pair_text, typed_text
 from onesearch.shoppers.state import (
     NO_ITEM,
     RECENT_SIZE,
@@ -284,7 +284,7 @@ def _queries(typed: pl.Series) -> tuple[_Queries, pl.DataFrame]:
 def _done(acts: pl.DataFrame, shoppers: int) -> _Done:
     moments, items, scenes = _moments(acts), acts["item"].to_numpy(), acts["scene"].to_numpy()
     order = np.lexsort([scenes, items, moments])
-    order = order[first_of_equals(moments[order], items[order])]
+    order = order[_first_of_equals(moments[order], items[order])]
     moments = moments[order]
     return _Done(moments, _starts(moments, shoppers), _fixed(items[order]), _fixed(scenes[order]))
 
@@ -292,7 +292,7 @@ def _done(acts: pl.DataFrame, shoppers: int) -> _Done:
 def _shown(sights: pl.DataFrame, shoppers: int) -> _Shown:
     moments = _moments(sights)
     order = np.argsort(moments, kind="stable")
-    first = np.flatnonzero(first_of_equals(moments[order]))
+    first = np.flatnonzero(_first_of_equals(moments[order]))
     running = np.concatenate([[0], np.cumsum(sights["impressions"].to_numpy()[order], dtype=np.int64)])
     moments = moments[order][first]
     return _Shown(moments, _starts(moments, shoppers), np.append(running[first], running[-1]))
@@ -307,7 +307,7 @@ def _trail(acts: pl.DataFrame, sights: pl.DataFrame, shoppers: int) -> _Trail:
     users, _, items, texts, compared, scenes = (frame[name].to_numpy() for name in columns)
     moments = _moments(frame)
     order = np.lexsort([scenes, texts, items, moments])
-    order = order[first_of_equals(moments[order], items[order], texts[order], scenes[order])]
+    order = order[_first_of_equals(moments[order], items[order], texts[order], scenes[order])]
     moments, items = moments[order], items[order]
     pairs = _combined(users[order], compared[order])
     return _Trail(
@@ -324,10 +324,19 @@ def _following(pairs: np.ndarray, items: np.ndarray) -> np.ndarray:
     """i64[n]: for each row the next one that is equal in both columns; n without one."""
     count = len(pairs)
     order = np.lexsort([items, pairs])
-    again = np.flatnonzero(~first_of_equals(pairs[order], items[order]))
+    again = np.flatnonzero(~_first_of_equals(pairs[order], items[order]))
     following = np.full(count, count, np.int64)
     following[order[again - 1]] = order[again]
     return following
+
+
+def _first_of_equals(*columns: np.ndarray) -> np.ndarray:
+    """bool[n]: which rows of sorted columns differ from the row above."""
+    first = np.zeros(len(columns[0]), bool)
+    first[:1] = True
+    for column in columns:
+        first[1:] |= column[1:] != column[:-1]
+    return first
 
 
 def _moments(frame: pl.DataFrame) -> np.ndarray:

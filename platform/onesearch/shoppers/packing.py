@@ -6,7 +6,7 @@ Little-endian::
     clicks: u64 item keys, u32 times, u8 scenes; orders: the same
     each recent: u64 item key, u32 time, u8 scene, u8 length of the query, query (UTF-8)
 
-At most 28.5 kB: 13 bytes an event, up to 269 a recent pair.
+At most 30,578 bytes: 13 an event, up to 269 a recent pair.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ LONGEST = 255
 """Bytes of UTF-8 kept of a user id or a query."""
 _HEAD = struct.Struct("<BBHHB3I")
 _RECENT = struct.Struct("<QIBB")
+_ITEM, _TIME, _SCENE = np.dtype("<u8"), np.dtype("<u4"), np.dtype("u1")
 _EVENT = 13
 
 
 def pack(state: ShopperState) -> bytes:
     """A state as bytes; one that nothing is known of is empty."""
-    if state == ShopperState():
+    if not (state.user_id or state.known or any(state.counts)):
         return b""
     user = _cut(state.user_id)
     clicks, orders, recent = state.clicks, state.orders, state.recent[-RECENT_SIZE:]
@@ -37,9 +38,9 @@ def pack(state: ShopperState) -> bytes:
     parts = [_HEAD.pack(VERSION, len(user), *sizes, len(recent), *counts), user]
     for ring in (clicks, orders):
         parts += [
-            ring.items[-RING_SIZE:].astype("<u8").tobytes(),
-            ring.times[-RING_SIZE:].astype("<u4").tobytes(),
-            ring.scenes[-RING_SIZE:].astype("u1").tobytes(),
+            ring.items[-RING_SIZE:].astype(_ITEM, copy=False).tobytes(),
+            ring.times[-RING_SIZE:].astype(_TIME, copy=False).tobytes(),
+            ring.scenes[-RING_SIZE:].astype(_SCENE, copy=False).tobytes(),
         ]
     for pair in recent:
         query = _cut(pair.query)
@@ -72,16 +73,17 @@ def unpack(raw: bytes) -> ShopperState:
 
 
 def _ring(raw: bytes, at: int, count: int) -> tuple[Ring, int]:
-    items = np.frombuffer(raw, "<u8", count, at)
-    times = np.frombuffer(raw, "<u4", count, at + 8 * count)
-    scenes = np.frombuffer(raw, "u1", count, at + 12 * count)
+    items = np.frombuffer(raw, _ITEM, count, at)
+    times = np.frombuffer(raw, _TIME, count, at + 8 * count)
+    scenes = np.frombuffer(raw, _SCENE, count, at + 12 * count)
     return Ring(items, times, scenes), at + _EVENT * count
 
 
 def cut_text(text: str) -> str:
     """What is kept of a text: at most :data:`LONGEST` bytes of UTF-8, no character cut in two."""
-    return text.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore")
+    return _cut(text).decode()
 
 
 def _cut(text: str) -> bytes:
-    return cut_text(text).encode()
+    encoded = text.encode("utf-8", "replace")
+    return encoded if len(encoded) <= LONGEST else encoded[:LONGEST].decode("utf-8", "ignore").encode()

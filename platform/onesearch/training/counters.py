@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from onesearch.training.pairs import CLICK_WEIGHT, ORDER_WEIGHT
+
 USER_CAP = 3
 """What one shopper can add to one counter."""
 COUNTS = ("impressions", "clicks", "orders")
@@ -83,3 +85,42 @@ def counters_before(
 
 def _counted(by: tuple[str, ...]) -> pl.Expr:
     return (pl.col("scene") == "search") & pl.col("query").is_not_null() if "query" in by else pl.lit(True)
+
+
+def popularity_before(
+    exposures: pl.DataFrame, asked: pl.DataFrame, half_life_days: float = 14.0
+) -> pl.DataFrame:
+    """Popularity of items as it stood just before some moments.
+
+    ``1 + Σ worth · 2^(-age / half-life)`` of the clicks and orders before the moment, with the age counted
+    from it: what :func:`onesearch.training.pairs.item_popularity` says of a log that ends there.
+
+    Args:
+        exposures: what :func:`onesearch.training.attribution.exposures` made.
+        asked: item_id and ts, in any order.
+        half_life_days: positive.
+
+    Returns:
+        popularity f32 ≥ 1, in the order of ``asked``.
+    """
+    acts = pl.concat(
+        exposures.filter(pl.col(ts).is_not_null()).select(
+            "item_id", pl.col(ts).alias("ts"), worth=pl.lit(worth)
+        )
+        for ts, worth in (("click_ts", CLICK_WEIGHT), ("order_ts", ORDER_WEIGHT))
+    )
+    first = pl.lit(acts["ts"].min(), acts.schema["ts"])
+
+    def half_lives(ts: pl.Expr) -> pl.Expr:
+        return (ts - first).dt.total_seconds() / (86_400 * half_life_days)
+
+    # Sums grow as worth · 2^(time / half-life), so that what a moment asks for is a sum times one factor.
+    rising = acts.sort("ts", maintain_order=True).select(
+        "item_id", "ts", sum=(pl.col("worth") * 2 ** half_lives(pl.col("ts"))).cum_sum().over("item_id")
+    )
+    rows = asked.select("item_id", "ts").with_row_index("row").sort("ts")
+    joined = rows.join_asof(
+        rising, on="ts", by="item_id", strategy="backward", allow_exact_matches=False, check_sortedness=False
+    ).sort("row")
+    faded = pl.col("sum") * 2 ** -half_lives(pl.col("ts"))
+    return joined.select(popularity=(1 + faded.fill_null(0.0)).cast(pl.Float32))

@@ -32,7 +32,7 @@ from onesearch.training.examples import Examples, Ragged, SidTask
 from onesearch.training.prompting import Prompts
 from onesearch.training.sft import PSEUDO_TASK, SERVED_TASK, assembled, pseudo_task
 from onesearch.training.split import Split
-from onesearch.training.standins import stand_ins
+from onesearch.training.standins import NOTHING, stand_ins
 from onesearch.training.targets import search_targets
 
 if TYPE_CHECKING:
@@ -86,6 +86,9 @@ def personalisation(
     users, moments = chosen["user_id"].to_list(), chosen["moment"].to_numpy()
     with progress.task("finding what was most clicked"):
         standing = stand_ins(store, queries, moments, training.half_life_days)
+    if split.cutoff is None:
+        # A query is held out to be one that nobody has searched for.
+        standing = [NOTHING if out else items for out, items in zip(held_out, standing, strict=True)]
     leaf = corpus.item_leaf[chosen["item"].to_numpy()]
     weight = chosen["weight"].to_numpy()
 
@@ -127,7 +130,8 @@ def targets_of(corpus: Corpus, store: Store, split: Split) -> pl.DataFrame:
     queries, held_out.
 
     By time, clicks and orders from the cutoff on are held out; what a state knows of the time between cutoff
-    and request is known in serving, too. By query, all those of the held-out queries.
+    and request is known in serving, too. By query, all those of the held-out queries, which nothing stands in
+    for: they are to be queries that nobody has made yet.
 
     Raises NothingPersonal where there is none to learn from.
     """

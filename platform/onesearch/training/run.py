@@ -49,6 +49,7 @@ from onesearch.training import sft
 from onesearch.training.bundle import Bundle
 from onesearch.training.candidates import load_lists, make_lists
 from onesearch.training.corpus import Corpus
+from onesearch.training.drawing import draw_searches
 from onesearch.training.ledger import Ledger, StageRecord, locked
 from onesearch.training.pairs import item_popularity, query_item_pairs
 from onesearch.training.personal import NothingPersonal, personalisation
@@ -345,7 +346,11 @@ class _Training:
         return {"mb": round(size / 1e6, 1)}
 
     def _make_lists(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
-        return make_lists(self._split, self._context, self._server, self.config.training, out, self.progress)
+        training = self.config.training
+        with self.progress.task("drawing held-out searches"):
+            drawn = draw_searches(self._split, self.store, lambda: self._event_log, training)
+        beams = training.reward_beams
+        return make_lists(self._split, drawn, self._context, self._server, beams, out, self.progress)
 
     def _fit_reward(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
         learner = self._new("reward", RewardLearner)  # type: ignore[type-abstract]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STAND_INS = 10
 """Items that stand in at most."""
-_NOTHING = np.zeros(0, np.int32)
+NOTHING = np.zeros(0, np.int32)
 
 
 class MostClicked:
@@ -34,7 +34,7 @@ class MostClicked:
         self._count = count
         self._weight: dict[int, float] = {}
         self._best: list[tuple[float, int]] = []
-        self._shown: np.ndarray | None = _NOTHING
+        self._shown: np.ndarray | None = NOTHING
 
     def add(self, item: int, time_s: int, worth: float) -> None:
         """An event; in any order of time."""
@@ -73,7 +73,7 @@ def stand_ins(
         {"query": queries, "moment": moments}, schema={"query": pl.String, "moment": pl.Int64}
     )
     asked = asked.with_row_index("row").sort("query", "moment", "row")
-    found = [_NOTHING] * len(asked)
+    found = [NOTHING] * len(asked)
     events = _events(store, asked)
     for _, of_query in asked.group_by("query", maintain_order=True):
         logged = events.get(of_query["query"][0])

@@ -1,4 +1,4 @@
-"""Builds the native library with the C++ compiler that is there: ``python -m onesearch_seq2seq.native.build``.
+"""Builds the native library with the C++ compiler at hand: ``python -m onesearch_seq2seq.native.build``.
 
 No dependencies: each instruction set is a file compiled with flags of its own, and which one runs is decided
 when the library is loaded, so that what is built on one x86-64 machine runs on any other.

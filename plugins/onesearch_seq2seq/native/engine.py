@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from onesearch.contracts.generator import SearchResult
+from onesearch.errors import UsageError
 from onesearch.index import LiveTree
 
 from onesearch_seq2seq.native import library as lib
@@ -146,8 +147,10 @@ class NativeEngine:
         goes.
 
         With ``first``, a search begins with so many beams, and doubles them up to ``beams`` until its best
-        ``certain`` results are proven exact (or nothing was dropped); it goes on where it was, and finds what a
-        search of the width it ends with finds. :attr:`widths` then tells the width of each query.
+        ``certain`` results are proven exact (or nothing was dropped). It goes on where it was, and finds what a
+        search of the width it ends with finds; :attr:`widths` tells that width of each query.
+
+        Raises UsageError where an id is outside the vocabulary.
         """
         tree, mass = self.bind(live)
         count, depth = len(ids), tree.depth
@@ -185,7 +188,7 @@ class NativeEngine:
         if self._library.onesearch_search(
             self._engine, lib.byref(walked), lib.byref(request), error, lib.ROOM
         ):
-            raise ValueError(error.value.decode(errors="replace"))
+            raise UsageError(error.value.decode(errors="replace"))
         self.account = Account(
             float(seconds[0]), tuple(seconds[1:-1].tolist()), float(seconds[-1]), tuple(rows.tolist())
         )

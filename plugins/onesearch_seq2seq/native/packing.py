@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onesearch.vocabulary import BOS
 
+from onesearch_seq2seq.graphs import Precision, quantised_columns
+
 if TYPE_CHECKING:
-    from onesearch_seq2seq.graphs import Precision
     from onesearch_seq2seq.model import Seq2Seq
 
 LANES = 16
-_MOST = 128
 
 
 def pack(model: Seq2Seq, weights: Mapping[str, np.ndarray], precision: Precision) -> dict[str, np.ndarray]:
@@ -75,40 +75,22 @@ def pack(model: Seq2Seq, weights: Mapping[str, np.ndarray], precision: Precision
 
 def packed_matrix(name: str, weight: np.ndarray, precision: Precision) -> dict[str, np.ndarray]:
     """A matrix f32[outputs, inputs] by blocks: ``values`` f32[blocks, inputs, 16], or ``codes`` i8[blocks,
-    inputs / 4, 16, 4] with the ``scale`` of each output and the ``sums`` of its codes."""
+    inputs / 4, 16, 4] with the ``scale`` of each output and the ``sums`` of its codes.
+
+    Two codes of one sign that stand beside each other sum up to at most 128, so that the instruction that adds
+    two products with 8-bit activations (at most 255) in 16 bits does not saturate, where VNNI is missing.
+    """
     weight = _filled(weight.astype(np.float32), 0)
     blocks, inputs = len(weight) // LANES, weight.shape[1]
     if precision == "fp32":
         return {f"{name}.values": weight.reshape(blocks, LANES, inputs).transpose(0, 2, 1)}
-    codes, scale = _quantised(weight)
+    columns, scale = quantised_columns(np.ascontiguousarray(weight.T))
+    codes = columns.T
     return {
         f"{name}.codes": codes.reshape(blocks, LANES, inputs // 4, 4).transpose(0, 2, 1, 3),
         f"{name}.scale": scale,
         f"{name}.sums": codes.sum(axis=1, dtype=np.int32),
     }
-
-
-def _quantised(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes i8 of a matrix f32[outputs, inputs] and the scale f32 of each output, such that two neighbours
-    (inputs 2k and 2k + 1) sum up to at most 128.
-
-    An activation is at most 255, so that the sum of two products fits the 16 bits of the instruction that
-    multiplies 8-bit codes where VNNI is missing (255 · 128 = 32,640). That costs the weights half a bit (the
-    largest sum of two of a few hundred is some 1.4 times the largest weight), and is a quarter faster than
-    products of codes widened to 16 bits.
-    """
-    magnitude = np.abs(weight)
-    pairs = magnitude[:, 0::2] + magnitude[:, 1::2]
-    largest = np.maximum(magnitude.max(axis=1) / 127, pairs.max(axis=1) / _MOST)
-    scale = np.maximum(largest, 1e-12).astype(np.float32)
-    codes = np.clip(np.rint(weight / scale[:, None]), -127, 127).astype(np.int32)
-    # Both may have been rounded up: the one that moves nearer to its weight gives way.
-    excess = np.abs(codes[:, 0::2]) + np.abs(codes[:, 1::2]) > _MOST
-    error = np.abs(codes) - magnitude / scale[:, None]
-    second = excess & (error[:, 1::2] >= error[:, 0::2])
-    codes[:, 0::2] -= np.sign(codes[:, 0::2]) * (excess & ~second)
-    codes[:, 1::2] -= np.sign(codes[:, 1::2]) * second
-    return codes.astype(np.int8), scale
 
 
 def _filled(array: np.ndarray, axis: int) -> np.ndarray:

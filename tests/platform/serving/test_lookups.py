@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,11 +17,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onesearch.contracts import ShopperState
-from onesearch.errors import ArtifactError, OneSearchError, UsageError
+from onesearch.errors import ArtifactError, ServingError, UsageError
 from onesearch.serving.lookups import Lookups, without_password
+from onesearch.serving.triton import reserve
+from onesearch.shoppers.opening import open_states
 from onesearch.shoppers.state import Ring
 
 REMOTE = "redis://somewhere:6379/0"
+_STATE = """
+import numpy as np
+from onesearch.contracts import ShopperState
+from onesearch.shoppers.state import Ring
+def clicked(user, item):
+    zeros = np.zeros(1, np.uint32), np.zeros(1, np.uint8)
+    return ShopperState(user, Ring(np.array([item], np.uint64), *zeros))
+"""
+PUT = _STATE + "open_states('lmdb:{path}').put_many([clicked('{user}', {click})])"
+BREAK = """
+import lmdb
+with lmdb.open('{path}').begin(write=True) as transaction:
+    transaction.put(b's{user}', b'\\x01broken')
+"""
+ENLARGE = (
+    _STATE
+    + """
+store = open_states('lmdb:{path}', map_bytes=64 << 20)
+store.put_many(clicked(f'carl{{at}}', 5) for at in range(20_000))
+"""
+)
 
 
 def clicked(user_id: str, *items: int) -> ShopperState:
@@ -123,16 +150,82 @@ async def test_a_store_in_files_that_is_replaced_is_opened_again(tmp_path: Path)
     lookups.close()
 
 
+async def test_states_in_lmdb(tmp_path: Path) -> None:
+    """The real store: written by another process, broken in one entry, enlarged, deleted and made again."""
+    url = f"lmdb:{tmp_path}/states"
+
+    def elsewhere(code: str) -> None:
+        told = "from onesearch.shoppers.opening import open_states\n" + code
+        subprocess.run([sys.executable, "-c", told, url], check=True)
+
+    with open_states(url, map_bytes=1 << 20) as writing:
+        writing.put_many([clicked("ann", 1)])
+        lookups = Lookups(url, 0.05)
+        lookups.open()
+    assert await lookups.of("ann", 1.0) == clicked("ann", 1)
+    elsewhere(PUT.format(path=tmp_path / "states", user="bob", click=2))
+    assert await lookups.of("bob", 1.0) == clicked("bob", 2)
+    assert lookups.tally.failed == 0
+    elsewhere(BREAK.format(path=tmp_path / "states", user="bob"))
+    assert await lookups.of("bob", 1.0) == ShopperState("bob") and lookups.tally.failed == 1
+    assert await lookups.of("ann", 1.0) == clicked("ann", 1) and lookups.tally.failed == 1
+    elsewhere(ENLARGE.format(path=tmp_path / "states"))
+    assert await lookups.of("carl9999", 1.0) == clicked("carl9999", 5) and lookups.tally.failed == 1
+    shutil.rmtree(tmp_path / "states")
+    assert await lookups.of("ann", 1.0) == ShopperState("ann") and lookups.tally.failed == 2
+    elsewhere(PUT.format(path=tmp_path / "states", user="ann", click=7))
+    assert await lookups.of("ann", 1.0) == clicked("ann", 7) and lookups.tally.failed == 2
+    lookups.close()
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+async def test_a_redis_that_hangs_or_dies_and_comes_back(tmp_path: Path) -> None:
+    with reserve("127.0.0.1", 0) as port:
+        pass
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path)]
+
+    async def started() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([*command, "--save", ""], stdout=subprocess.DEVNULL)
+        for _ in range(200):
+            with socket.socket() as asked:
+                if asked.connect_ex(("127.0.0.1", port)) == 0:
+                    return process
+            await asyncio.sleep(0.05)
+        raise AssertionError
+
+    server, url = await started(), f"redis://127.0.0.1:{port}/0"
+    lookups = Lookups(url, 0.2)
+    try:
+        with open_states(url) as store:
+            store.put_many([clicked("ann", 1)])
+        lookups.open()
+        assert await lookups.of("ann", 9.0) == clicked("ann", 1) and lookups.tally.failed == 0
+        server.send_signal(signal.SIGSTOP)
+        begun = time.monotonic()
+        assert await lookups.of("ann", 9.0) == ShopperState("ann") and time.monotonic() - begun < 1
+        server.kill()
+        server.wait()
+        assert await lookups.of("ann", 9.0) == ShopperState("ann") and lookups.tally.failed == 2
+        server = await started()
+        with open_states(url) as store:
+            store.put_many([clicked("ann", 2)])
+        until = time.monotonic() + 10
+        while not (state := await lookups.of("ann", 9.0)).known and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        assert state == clicked("ann", 2)
+    finally:
+        lookups.close()
+        server.kill()
+        server.wait()
+
+
 def test_a_store_in_files_must_be_there_at_the_start(tmp_path: Path) -> None:
-    for url in (f"lmdb:{tmp_path}/nothing", f"{tmp_path}/nothing"):
-        with pytest.raises(UsageError, match="nothing: there is no store"):
-            Lookups(url, 0.05, lambda _: Fake()).open()
-
-    def broken(url: str) -> Fake:
-        raise ArtifactError(f"{url}: not a store")
-
-    with pytest.raises(OneSearchError, match="not a store"):
-        Lookups(_file(tmp_path / "states"), 0.05, broken).open()
+    for url in (f"lmdb:{tmp_path}/nothing", f"lmdb://{tmp_path}/nothing", f"{tmp_path}/nothing"):
+        with pytest.raises(UsageError, match=r"no shoppers' states at .*nothing"):
+            Lookups(url, 0.05).open()
+    url = _file(tmp_path / "states")
+    with pytest.raises(ArtifactError, match="states: not a store"):
+        Lookups(url, 0.05).open()
 
 
 async def test_a_remote_store_may_come_up_later(
@@ -145,7 +238,7 @@ async def test_a_remote_store_may_come_up_later(
     def shy(url: str) -> Fake:
         tries.append(url)
         if len(tries) < 2:
-            raise ConnectionError("refused")
+            raise ServingError("refused")
         return Fake(ann=clicked("ann", 1))
 
     lookups = Lookups("redis://user:secret@somewhere:6379/0", 0.2, shy)
@@ -159,12 +252,10 @@ async def test_a_remote_store_may_come_up_later(
     lookups.close()
 
 
-def test_a_wrong_url_is_a_usage_error_at_once() -> None:
-    def wrong(url: str) -> Fake:
-        raise UsageError(f"{url}: no such kind of store")
-
-    with pytest.raises(UsageError, match="no such kind"):
-        Lookups("ftp://x", 0.05, wrong).open()
+@pytest.mark.parametrize("url", ["ftp://x", "redis://", "redis://host/users"])
+def test_a_wrong_url_is_a_usage_error_at_once(url: str) -> None:
+    with pytest.raises(UsageError, match="redis://HOST:PORT/DATABASE"):
+        Lookups(url, 0.05).open()
 
 
 def test_passwords_are_not_shown() -> None:

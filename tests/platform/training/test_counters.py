@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onesearch.training.counters import COUNTS, ITEM, PAIR, USER_CAP, counters, counters_before
+from onesearch.training.counters import (
+    COUNTS,
+    ITEM,
+    PAIR,
+    USER_CAP,
+    counters,
+    counters_before,
+    popularity_before,
+)
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 TIME = pl.Datetime("us", "UTC")
@@ -104,3 +114,39 @@ def test_long_after_everything_both_agree(rows, cap) -> None:
         assert (whole["impressions"] >= whole["clicks"]).all() and (whole["clicks"] >= whole["orders"]).all()
         users = log["user_id"].n_unique()
         assert (whole["impressions"] <= cap * users).all()
+
+
+def test_popularity_before_by_hand() -> None:
+    log = seen(
+        (0, "u", "lamp", "a", 0, 1440), (0, "v", None, "a", 1440, None), (5, "v", "lamp", "b", None, None)
+    )
+    asked = pl.DataFrame(
+        {"item_id": ["a", "a", "b", "a"], "ts": [START + timedelta(days=at) for at in (2, 0, 2, 1)]},
+        schema_overrides={"ts": TIME},
+    )
+    found = popularity_before(log, asked, half_life_days=1.0)["popularity"].to_list()
+    # On day 2: the click of day 0 is two half-lives old, the order and the other click of day 1 are one.
+    assert found == pytest.approx([1 + 0.25 + (2 + 1) * 0.5, 1.0, 1.0, 1 + 0.5])
+
+
+def test_popularity_is_that_of_a_log_that_ends_then() -> None:
+    random = np.random.default_rng(3)
+    rows = [
+        (int(at), "u", "lamp", str(item), int(gap), int(gap) if buys else None)
+        for at, item, gap, buys in zip(
+            random.integers(0, 200_000, 300), random.integers(0, 5, 300), random.integers(1, 9, 300),
+            random.random(300) < 0.3, strict=True,
+        )
+    ]  # fmt: skip
+    log = seen(*rows)
+    end = START + timedelta(days=150)
+    asked = pl.DataFrame({"item_id": [str(at) for at in range(5)], "ts": end}, schema_overrides={"ts": TIME})
+    found = popularity_before(log, asked, 14.0)["popularity"].to_numpy()
+    acts = pl.concat(
+        log.filter(pl.col(ts).is_not_null()).select("item_id", pl.col(ts).alias("ts"), worth=pl.lit(worth))
+        for ts, worth in (("click_ts", 1.0), ("order_ts", 2.0))
+    )
+    age = (pl.lit(end) - pl.col("ts")).dt.total_seconds() / 86_400
+    sums = acts.group_by("item_id").agg((pl.col("worth") * 0.5 ** (age / 14)).sum()).sort("item_id")
+    np.testing.assert_allclose(found, 1 + sums["worth"].to_numpy(), rtol=1e-5)
+    assert popularity_before(seen(), asked)["popularity"].to_list() == [1.0] * 5

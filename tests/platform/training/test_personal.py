@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from onesearch.data.store import Store
 from onesearch.data.writing import StoreWriter
 from onesearch.errors import OneSearchError
 from onesearch.progress import SilentProgress
+from onesearch.shoppers.log import EventLog
 from onesearch.shoppers.state import Recent, Ring, item_key, item_keys
 from onesearch.training import personal
 from onesearch.training.examples import Examples, SidTask
@@ -158,7 +159,9 @@ def made(
     corpus = replace(corpus, query_prompts=Ragged.of_mask(bare.ids, bare.mask))
     training = TrainingConfig(**more)
     split = split_logs(store, 0.2, 0.66, training.half_life_days)
-    return personalisation(corpus, store, split, log or PlainLog(store), encoder, training, SilentProgress())
+    return personalisation(
+        corpus, store, split, lambda: log or EventLog.of_store(store), encoder, training, SilentProgress()
+    )
 
 
 def task(examples: Examples, name: str) -> SidTask:
@@ -267,9 +270,10 @@ def test_equal_ones_are_told_apart_by_their_number_and_few_are_kept() -> None:
 # -- examples ------------------------------------------------------------------------------------------------
 
 
-def test_examples_golden(tmp_path: Path, corpus_of) -> None:
+@pytest.mark.parametrize("log", [PlainLog, EventLog.of_store])
+def test_examples_golden(tmp_path: Path, corpus_of, log: Callable[[Store], Any]) -> None:
     store = written(tmp_path / "S", LOG)
-    examples = made(store, corpus_of, tmp_path)
+    examples = made(store, corpus_of, tmp_path, log(store))
     served = task(examples, SERVED_TASK)
     assert prompts(served) == [
         [100, 200, SEP],  # ann, nobody before her
@@ -350,13 +354,14 @@ def test_held_out_searches_are_a_sample_of_bounded_size(
 
 def test_held_out_queries_are_not_learnt_from_where_the_split_is_by_query(tmp_path: Path, corpus_of) -> None:
     log = [
-        ("u", f"r{n}", f"only once {n}", n % 6, "click", n // 30, 600 * (n % 30)) for n in range(120)
+        ("u", f"r{n}", f"seldom {n // 2}", n % 6, "click", n // 30, 600 * (n % 30)) for n in range(120)
     ]  # fmt: skip
     store = written(tmp_path / "S", log)
     split = split_logs(store, 0.2, 0.66, 14.0)
     assert split.kind == "query"
     served = task(made(store, corpus_of, tmp_path), SERVED_TASK)
     corpus = corpus_of(store, tmp_path)
+    assert {tuple(row[3:]) for row in np.array(prompts(served), object)[served.held_out]} == {()}
     hidden = {corpus.queries[row] for row in served.vector[served.held_out]}
     assert hidden == set(split.held_out["query"]) and hidden
     assert not hidden & {corpus.queries[row] for row in served.vector[~served.held_out]}

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from onesearch.data.store import Store
 from onesearch.data.writing import StoreWriter
-from onesearch.training.candidates import draw, gains_of, scaled_gains
+from onesearch.training.drawing import draw, gains_of, scaled_gains
 from onesearch.training.pairs import query_item_pairs, split_queries
 from onesearch.training.split import Split, slice_start, split_logs
 
@@ -133,6 +133,7 @@ def test_gains_golden() -> None:
     gains = scaled_gains(HELD_OUT)
     assert gains["gain"].to_list() == np.array([1.0, 0.8, 0.25, 1.0], np.float32).tolist()
     items = np.array([[2, 7, -1], [0, 7, 2]], np.int32)
-    found = gains_of(["a", "b"], gains, items)
-    assert found.tolist() == [[np.float32(0.8), 0.0, 0.0], [0.25, 1.0, 0.0]]
-    assert gains_of(["z"], gains, items[:1]).tolist() == [[0.0, 0.0, 0.0]]
+    rows = pl.DataFrame({"query": ["a", "b"]}).with_row_index("row")
+    numbered = gains.join(rows, on="query")
+    assert gains_of(numbered, items).tolist() == [[np.float32(0.8), 0.0, 0.0], [0.25, 1.0, 0.0]]
+    assert gains_of(numbered.clear(), items[:1]).tolist() == [[0.0, 0.0, 0.0]]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from onesearch.training.lists import RankedLists
 from onesearch_pars.config import RelevanceConfig
 from onesearch_pars.features import FEATURES, PARTS
 from onesearch_pars.learner import RelevanceLearner
+from onesearch_pars.listwise import different
 from onesearch_pars.plugin import reward
 from onesearch_pars.server import RelevanceServer
 
@@ -110,6 +112,38 @@ def test_fitting_learns_what_makes_candidates_good(trained: Trained) -> None:
     assert min(figures["weights"].values()) >= 0
 
 
+def repeated(lists: RankedLists, rows: list[int], gain: np.ndarray | None = None) -> RankedLists:
+    found = Candidates(lists.candidates.items[rows], lists.candidates.log_probs[rows])
+    return replace(
+        lists,
+        queries=[lists.queries[row] for row in rows],
+        query_vecs=lists.query_vecs[rows],
+        candidates=found,
+        gain=lists.gain[rows] if gain is None else gain,
+        states=(),
+    )
+
+
+def test_equal_lists_are_fitted_once_and_shoppers_who_chose_otherwise_are_heard(tmp_path: Path) -> None:
+    lists = ranked_lists(tmp_path)
+    good = [row for row in range(LISTS) if lists.gain[row].sum() >= 2][:2]
+    # Three equal lists of the first query, and one whose shopper chose one of the good items only.
+    own = repeated(lists, [good[0]] * 4 + [good[1]])
+    own.gain[3] = 0
+    own.gain[3, np.flatnonzero(lists.gain[good[0]])[0]] = 1.0
+    first, like, of_query = different(own)
+    times = np.bincount(like)
+    assert all(own.queries[row] == own.queries[first[at]] for row, at in enumerate(like))
+    order = np.argsort(first)
+    assert first[order].tolist() == [0, 3, 4] and times[order].tolist() == [3, 1, 1]
+    numbers = of_query[order].tolist()
+    assert numbers[0] == numbers[1] != numbers[2], "lists of a query are judged by others' alone"
+    figures = RelevanceLearner(RelevanceConfig()).fit(own, tmp_path, SilentProgress())
+    assert figures["lists"] == 5 and np.isfinite(figures["loss"])
+    nothing = different(repeated(lists, []))
+    assert [len(part) for part in nothing] == [0, 0, 0]
+
+
 def test_parts_sum_to_totals_and_padding_is_last(trained: Trained) -> None:
     folder, lists, _ = trained
     server = opened(folder)
@@ -184,7 +218,7 @@ def test_saving_before_fitting_and_unknown_languages_are_refused(tmp_path: Path)
 
 
 def test_the_offer_names_both_halves() -> None:
-    (offer,) = reward()
+    offer, _ = reward()
     assert (offer.name, offer.learner_class(), offer.server_class()) == (
         "relevance",
         RelevanceLearner,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from onesearch.errors import ArtifactError
+from onesearch.errors import ArtifactError, UsageError
 from onesearch.index import Filters
 from onesearch_seq2seq.native import build, library, weights
 from onesearch_seq2seq.native.engine import NativeEngine
@@ -122,7 +122,11 @@ def test_going_on_wider_finds_what_a_wider_search_finds(precision, first, networ
     for beams in (4, 30, 150):
         direct = searched(engine, served, ask, index.live, beams)
         # The 999th result is never proven, so that the search goes on to the end or till nothing is dropped.
-        assert_same(searched(engine, served, ask, index.live, beams, first=first, certain=999), direct)
+        found = searched(engine, served, ask, index.live, beams, first=first, certain=999)
+        for field in FIELDS[:3] + FIELDS[4:]:
+            np.testing.assert_array_equal(getattr(found, field), getattr(direct, field), field)
+        # What a narrower search scored, the direct one may have dropped unscored: the same sum, by other terms.
+        np.testing.assert_allclose(found.dropped_mass, direct.dropped_mass, atol=1e-6)
 
 
 def test_it_stops_where_the_best_are_proven(network, index, ask):
@@ -164,7 +168,7 @@ def test_several_callers_at_once(network, index, ask):
 def test_ids_outside_the_vocabulary_are_refused(network, index, ask):
     engine, served = engine_of(network, index, "fp32", threads=2)
     prompt, queries = ask
-    with pytest.raises(ValueError, match="outside the vocabulary"):
+    with pytest.raises(UsageError, match="outside the vocabulary"):
         engine.search(prompt.ids + 10**6, prompt.mask, prompt.prefix, queries, index.live, 5, served)
     assert (searched(engine, served, ask, index.live, 5).leaves >= 0).all(), "and the engine goes on"
 
@@ -177,11 +181,12 @@ numbers = st.one_of(st.floats(-1, 1, width=32), st.sampled_from([1.0, -1.0, 0.0,
 def test_packed_weights_cannot_saturate_and_are_near(weight):
     packed = packed_matrix("w", weight, "int8")
     codes = packed["w.codes"].transpose(0, 2, 1, 3).reshape(-1, weight.shape[1]).astype(np.int32)
-    pairs = np.abs(codes[:, 0::2]) + np.abs(codes[:, 1::2])
-    assert pairs.max(initial=0) * 255 <= np.iinfo(np.int16).max and np.abs(codes).max(initial=0) <= 127
+    for sign in (1, -1):
+        pairs = np.maximum(sign * codes[:, 0::2], 0) + np.maximum(sign * codes[:, 1::2], 0)
+        assert pairs.max(initial=0) * 255 <= np.iinfo(np.int16).max
     np.testing.assert_array_equal(packed["w.sums"], codes.sum(axis=1))
     scale = packed["w.scale"][: len(weight), None]
-    assert (np.abs(codes[: len(weight)] * scale - weight) <= 1.01 * scale).all()
+    assert (np.abs(codes[: len(weight)] * scale - weight) <= 0.501 * scale).all()
     assert not codes[len(weight) :].any()
 
 

@@ -143,17 +143,22 @@ def test_int8_finds_nearly_the_same(seed, engine, network, world, make_prompt):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_query_does_not_see_the_others_of_its_batch(engine, network, world, make_prompt):
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_a_query_does_not_see_the_others_of_its_batch(engine, precision, prefix, network, world, make_prompt):
     levels = (5, 4, 3)
     index = world.make_index(world.random_sids(levels, 50, 9), levels)
-    server = network(levels).server("fp32", index, engine)
-    rows, queries = (
-        [[1, 2, 3, 4, 5, 6], [7]],
-        np.random.default_rng(0).normal(size=(2, world.dim)).astype(np.float32),
-    )
-    together = server.search(make_prompt(rows), queries, index.live, 8)
-    for at in range(2):
-        alone = server.search(make_prompt(rows[at : at + 1]), queries[at : at + 1], index.live, 8)
+    server = network(levels).server(precision, index, engine)
+    random = np.random.default_rng(0)
+    rows = [[1, 2, 3, 4, 5, 6], [7], random.integers(0, world.text, 60).tolist()]
+    queries = random.normal(size=(3, world.dim)).astype(np.float32)
+    # A neighbour with vectors a hundred times as long would spoil a scale that they shared.
+    before = random.normal(size=(3, prefix, 64)).astype(np.float32)
+    before[2] *= 100
+    together = server.search(make_prompt(rows, before), queries, index.live, 8)
+    for at in range(3):
+        one = slice(at, at + 1)
+        alone = server.search(make_prompt(rows[one], before[one]), queries[one], index.live, 8)
         np.testing.assert_array_equal(together.leaves[at], alone.leaves[0])
         np.testing.assert_allclose(together.log_probs[at], alone.log_probs[0], atol=1e-5)
 

@@ -73,6 +73,23 @@ def test_a_long_prompt_is_cut(server, index, world):
     np.testing.assert_array_equal(whole.log_probs, cut.log_probs)
 
 
+def test_with_and_without_prefix_vectors(server, index, world):
+    """Their number is each batch's own, and a long prompt is cut to the same tokens behind them."""
+    ids, query = np.ones((2, 500), np.int32), np.ones((2, world.dim), np.float32)
+    before = np.random.default_rng(0).normal(size=(2, 3, 64)).astype(np.float32)
+
+    def ask(prefix, length=500):
+        prompt = Prompt(ids[:, :length], ids[:, :length] > 0, prefix)
+        return server.search(prompt, query, index.live, 5).log_probs
+
+    none = np.zeros((2, 0, 64), np.float32)
+    first, read = ask(none), ask(before)
+    assert not np.allclose(first, read)
+    np.testing.assert_array_equal(ask(before, 128), read)
+    np.testing.assert_array_equal(ask(none), first)
+    np.testing.assert_array_equal(ask(np.zeros((2, 0, 0), np.float32)), first)
+
+
 def test_guides(server, index, ask):
     found = {
         guide: server.search(*ask, index.live, 5, guide) for guide in ("guided", "generator", "prior_only")

@@ -7,13 +7,19 @@ import os
 import signal
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from onesearch.compiling.runtime import Runtime
+from onesearch.contracts import Prompt, ServingContext
 from onesearch.progress import SilentProgress
+from onesearch_seq2seq.batches import padded
 from onesearch_seq2seq.config import Seq2SeqConfig, StageConfig
+from onesearch_seq2seq.exporting import export
 from onesearch_seq2seq.learner import Seq2SeqLearner
+from onesearch_seq2seq.server import Seq2SeqServer
 
 STAGE = StageConfig(
     steps=60, batch_size=64, text_batch_size=16, eval_every=20, checkpoint_every=10, warmup=10
@@ -113,6 +119,24 @@ def test_it_learns_what_its_prior_does_not_know(straight):
     assert figures["steps"] == 60
     assert [entry["step"] for entry in figures["curve"]] == [0, 20, 40, 60]
     assert all(level["nll"] <= level["nll_prior_only"] for level in figures["levels"])
+
+
+def test_a_trained_network_finds_the_same_in_int8(straight, examples, tmp_path):
+    learner, task = straight[0], examples.sid_tasks[0]
+    rows = np.flatnonzero(task.held_out)
+    ids, mask = padded(task.prompts, rows, 64)
+    prompt = Prompt(ids.astype(np.int32), mask, np.zeros((len(rows), 0, 64), np.float32))
+    found = {}
+    for precision in ("fp32", "int8"):
+        export(learner.trained(), learner.config, tmp_path / precision, precision)
+        context = ServingContext(
+            tmp_path / precision, examples.vocabulary, SimpleNamespace(live=examples.tree), Runtime(1)
+        )
+        server = Seq2SeqServer.open(tmp_path / precision, context, learner.config)
+        queries = examples.vectors[task.vector[rows]].astype(np.float32)
+        found[precision] = server.search(prompt, queries, examples.tree, 20).leaves[:, :10].tolist()
+    shared = [len(set(a) & set(b)) / 10 for a, b in zip(found["fp32"], found["int8"], strict=True)]
+    assert len(rows) > 100 and np.mean(shared) >= 0.95
 
 
 def test_stops_early_and_keeps_the_best(examples, tmp_path):

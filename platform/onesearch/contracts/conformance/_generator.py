@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
 from onesearch.contracts.conformance._common import TEXTS, Answers, ComponentSuite, shaped
 from onesearch.contracts.conformance._world import LEVELS, ODD_TEXTS, embed
 from onesearch.contracts.generator import GeneratorLearner, GeneratorServer, Guide, SearchResult, Stage
+from onesearch.contracts.user_encoder import Prompt
 from onesearch.index import CatalogueIndex, LiveTree
 from onesearch.progress import SilentProgress
+from onesearch.training.examples import Histories, SidTask
+
+if TYPE_CHECKING:
+    import torch
 
 BEAMS = 16
+HISTORY = (2, 4)
+"""F and D of the histories that user modules are tried with."""
 STAGES: tuple[Stage, ...] = ("alignment", "cooccurrence")
 
 
@@ -115,6 +123,59 @@ class GeneratorSuite(ComponentSuite):
             close = np.allclose(whole.log_probs[row, :width], alone[:width], atol=1e-3)
             assert close, f"results of {text!r} change with the batch"
 
+    def check_padding_does_not_matter(self) -> None:
+        """Neither do positions without a token: a prompt padded further finds what it found."""
+        whole, prompt = self._search(self._server, TEXTS), self.world.prompt(TEXTS)
+        wider = Prompt(
+            np.pad(prompt.ids, ((0, 0), (0, 9))), np.pad(prompt.mask, ((0, 0), (0, 9))), prompt.prefix
+        )
+        padded = self._server.search(wider, embed(TEXTS), self.world.index.live, BEAMS)
+        close = np.allclose(whole.log_probs, padded.log_probs, atol=1e-3)
+        assert close, "results change with padding"
+
+    def check_prefix(self) -> None:
+        """Prefix vectors are read where :attr:`prefix_width` says so, few or many of them; each request only
+        its own."""
+        width = cast(GeneratorLearner, self.subject.learner).prefix_width
+        if not width:
+            return
+        prompt, vectors = self.world.prompt(TEXTS), embed(TEXTS)
+        live, random = self.world.index.live, np.random.default_rng(0)
+        without = self._search(self._server, TEXTS)
+        for count in (1, 3):
+            prefix = random.normal(size=(len(TEXTS), count, width)).astype(np.float32)
+            found = self._server.search(Prompt(prompt.ids, prompt.mask, prefix), vectors, live, BEAMS)
+            _ordered(found, live.tree.leaf_count)
+            for row in range(len(TEXTS)):
+                one = slice(row, row + 1)
+                asked = Prompt(prompt.ids[one], prompt.mask[one], prefix[one])
+                alone = self._server.search(asked, vectors[one], live, BEAMS).log_probs[0]
+                close = np.allclose(found.log_probs[row, : len(alone)], alone, atol=1e-3)
+                assert close, f"results of {TEXTS[row]!r} with {count} prefix vectors change with the batch"
+        again = self._search(self._server, TEXTS)
+        assert np.array_equal(again.log_probs, without.log_probs), "a prefix changes later requests"
+
+    def check_user_module(self) -> None:
+        """A learner that reads prefix vectors trains the module that makes them, and leaves it in eval mode
+        with finite weights; without histories it leaves it alone."""
+        learner = cast(GeneratorLearner, self.subject.load(self.subject.saved))
+        if not learner.prefix_width:
+            return
+        import torch  # learners need it; this module itself is imported where there is none
+
+        for known in (True, False):
+            examples, module = self.world.examples(), _reader(learner.prefix_width)
+            before = [parameter.detach().clone() for parameter in module.parameters()]
+            if known:
+                examples = replace(examples, sid_tasks=tuple(map(_with_histories, examples.sid_tasks)))
+            work = self.subject.folder / "personal" / f"known-{known}"
+            learner.fit("personalisation", examples, work, SilentProgress(), module)
+            after = [parameter.detach().cpu() for parameter in module.parameters()]
+            assert not module.training, "the user module is left in training mode"
+            assert all(bool(torch.isfinite(weight).all()) for weight in after), "a weight is not finite"
+            if not known:
+                assert all(map(torch.equal, before, after)), "a module that read nothing has changed"
+
     def check_new_items(self) -> None:
         """A tree with an item more is searched without learning or exporting anything again."""
         index = self.world.index
@@ -131,6 +192,35 @@ class GeneratorSuite(ComponentSuite):
         found = self._search(self._server, TEXTS, grown, grown.tree.leaf_count)
         new = int(grown.tree.find_leaves(np.array([sid]))[0])
         assert (found.leaves == new).any(axis=1).all(), "the new item is not found with beams for every SID"
+
+
+def _reader(width: int) -> torch.nn.Module:
+    """A user module: one prefix vector, linear in the history."""
+    import torch
+
+    class Reader(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.read = torch.nn.Linear(HISTORY[0] * HISTORY[1], width)
+
+        def forward(self, history: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            """history f32[B, F, D], mask bool[B, F] → f32[B, 1, width]."""
+            assert history.dtype == torch.float32 and mask.dtype == torch.bool, "histories are f32 and bool"
+            assert history.shape[1:] == HISTORY and mask.shape == history.shape[:2], "shapes of histories"
+            prefix: torch.Tensor = self.read((history * mask[..., None]).flatten(1))
+            return prefix[:, None]
+
+    return Reader()
+
+
+def _with_histories(task: SidTask) -> SidTask:
+    """The task, asked by shoppers of three histories; nothing is known of the third."""
+    values = np.random.default_rng(0).normal(size=(3, *HISTORY)).astype(np.float16)
+    mask = np.array([[True, True], [True, False], [False, False]])
+    values[~mask] = 0
+    row = (np.arange(len(task.leaf)) % 3).astype(np.int32)
+    return replace(task, histories=Histories(values, mask, row))
 
 
 def _ordered(found: SearchResult, leaf_count: int) -> None:

@@ -1,0 +1,133 @@
+"""What is told of a reward: how well it separates, whether its probabilities are true, how well it orders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Share of (positive, negative) pairs in the right order, ties half; NaN without both.
+
+    Args:
+        scores: f[M]. labels: bool[M].
+    """
+    positive = int(labels.sum())
+    negative = len(labels) - positive
+    if not positive or not negative:
+        return float("nan")
+    _, at, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranks = (ends - (counts - 1) / 2)[at]  # mean rank of equal scores, from 1
+    return float((ranks[labels].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def calibration(predicted: np.ndarray, labels: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
+    """Predicted against observed rates, in bins of about equally many rows, from low to high predictions."""
+    order = np.argsort(predicted, kind="stable")
+    return [
+        {
+            "rows": len(rows),
+            "predicted": float(predicted[rows].mean()),
+            "observed": float(labels[rows].mean()),
+        }
+        for rows in np.array_split(order, bins)
+        if len(rows)
+    ]
+
+
+def consistency(rates: np.ndarray) -> dict[str, float]:
+    """How well CTCVR agrees with CTR · CVR over the entire space of impressions.
+
+    Args:
+        rates: f32[M, 3], predicted CTR, CVR, CTCVR.
+
+    Returns:
+        The means of both, and the correlation of their logarithms.
+    """
+    product, whole = rates[:, 0] * rates[:, 1], rates[:, 2]
+    logs = np.log(np.maximum(np.stack([product, whole]), 1e-9))
+    agree = (
+        float(np.corrcoef(logs)[0, 1]) if len(rates) > 1 and (logs.std(axis=1) > 0).all() else float("nan")
+    )
+    return {
+        "mean_ctr_cvr": float(product.mean()) if len(rates) else float("nan"),
+        "mean_ctcvr": float(whole.mean()) if len(rates) else float("nan"),
+        "correlation": agree,
+    }
+
+
+def ndcg(
+    scores: np.ndarray, gain: np.ndarray, mask: np.ndarray, times: np.ndarray | None = None, k: int = 10
+) -> float:
+    """Mean NDCG@k over lists that have any gain; NaN without one.
+
+    ``DCG = Σ_{places 1 … k} gain / log2(place + 1)``; ideal is the order by gain. Ties keep their order.
+
+    Args:
+        scores, gain: f[Q, K]. mask: bool[Q, K], false on padding. times: f[Q], how often each list counts.
+    """
+    gain = np.where(mask, gain, 0.0)
+    lists = gain.any(axis=1)
+    if not lists.any():
+        return float("nan")
+    scores, gain, mask = scores[lists], gain[lists], mask[lists]
+    first = np.argsort(-np.where(mask, scores, -np.inf), axis=1, kind="stable")[:, :k]
+    discount = 1 / np.log2(np.arange(2, first.shape[1] + 2))
+    reached = (np.take_along_axis(gain, first, axis=1) * discount).sum(axis=1)
+    ideal = (-np.sort(-gain, axis=1)[:, :k] * discount).sum(axis=1)
+    return float(np.average(reached / ideal, weights=None if times is None else times[lists]))
+
+
+def ragged_ndcg(scores: np.ndarray, gain: np.ndarray, group: np.ndarray, k: int = 10) -> float:
+    """:func:`ndcg` of rows f[J] that ``group`` i[J] sorts into lists."""
+    _, at = np.unique(group, return_inverse=True)
+    if not len(at):
+        return float("nan")
+    order = np.argsort(at, kind="stable")
+    counts = np.bincount(at)
+    place = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = (len(counts), int(counts.max()))
+    ranked, good, mask = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
+    ranked[at[order], place], good[at[order], place], mask[at[order], place] = (
+        scores[order],
+        gain[order],
+        True,
+    )
+    return ndcg(ranked, good, mask, k=k)
+
+
+def pairwise(scores: np.ndarray, grades: np.ndarray, group: np.ndarray) -> float:
+    """Share of pairs of one group with different grades that the scores order as the grades do, ties half.
+
+    Args:
+        scores, grades: f[J]. group: i[J], e.g. the query.
+    """
+    right, pairs = 0.0, 0
+    order = np.argsort(group, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        apart = np.sign(grades[rows][:, None] - grades[rows])
+        told = np.sign(scores[rows][:, None] - scores[rows])
+        above = apart > 0
+        right += float((told[above] > 0).sum() + 0.5 * (told[above] == 0).sum())
+        pairs += int(above.sum())
+    return right / pairs if pairs else float("nan")
+
+
+def table_error(table: list[dict[str, float]]) -> float:
+    """Mean absolute difference of predicted and observed rates, weighed by rows."""
+    rows = np.array([entry["rows"] for entry in table])
+    apart = np.array([abs(entry["predicted"] - entry["observed"]) for entry in table])
+    return float((rows * apart).sum() / rows.sum()) if len(rows) else float("nan")
+
+
+def told(value: Any) -> Any:
+    """A number as JSON holds it: NaN becomes None, others keep six digits."""
+    if isinstance(value, dict):
+        return {key: told(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [told(one) for one in value]
+    if isinstance(value, float | np.floating):
+        return None if np.isnan(value) else float(f"{value:.6g}")
+    return value

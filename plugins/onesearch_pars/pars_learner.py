@@ -1,0 +1,325 @@
+"""The learning half of the reward of PARS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import polars as pl
+from onesearch.contracts.reward import RewardLearner
+from onesearch.errors import OneSearchError
+from onesearch.progress import Progress
+from onesearch.training.counters import COUNTS
+from pydantic import BaseModel
+
+from onesearch_pars.artifact import Fitted, FittedPars, read_arrays, write_arrays
+from onesearch_pars.config import ParsConfig
+from onesearch_pars.counts import Counts
+from onesearch_pars.evidence import Evidence
+from onesearch_pars.features import MATCHING, FeatureMaker
+from onesearch_pars.listwise import ListwiseFit, fit_listwise, make_fields, serving_evidence
+from onesearch_pars.measures import ndcg, told
+from onesearch_pars.samples import MATCHING_COLUMNS, Rows, impression_rows, known_counts, list_rows
+from onesearch_pars.score import Judged, Relevance, fit_relevance
+from onesearch_pars.space import FeatureSpace
+from onesearch_pars.tower_graph import FILE as GRAPH
+from onesearch_pars.tower_graph import write_graph
+from onesearch_pars.tuning import (
+    PARTS,
+    RELEVANCE_FACTOR,
+    Lists,
+    cross_validated,
+    spreads,
+    tune,
+    weights_of,
+)
+
+if TYPE_CHECKING:
+    from onesearch.training.impressions import Impressions
+    from onesearch.training.lists import RankedLists
+
+    from onesearch_pars.towers import Towers
+
+TOWERS_FILE = "towers.safetensors"
+Source = Literal["impressions", "lists", "relevance"]
+_NOTES = {
+    "impressions": "towers learn from impressions",
+    "lists": "no impressions to learn from: CTR learns from the gains of lists, CVR and CTCVR are left out",
+    "relevance": "no clicks to learn from: the order is that of the relevance reward",
+}
+
+
+@dataclass(frozen=True)
+class _Towers:
+    """Towers for serving, their rates f32[M, 3] of the tuning lists' candidates, and what is told of them.
+
+    ``frozen`` bool[5]: parts that must not count.
+    """
+
+    arrays: dict[str, np.ndarray] | None
+    rates: np.ndarray
+    figures: dict[str, Any]
+    frozen: np.ndarray
+    note: str = ""
+
+
+class ParsLearner(RewardLearner):
+    """Fits list-wise score, relevance, three towers and λ."""
+
+    Config = ParsConfig
+
+    def __init__(self, config: BaseModel) -> None:
+        super().__init__(config)
+        self.settings = ParsConfig.model_validate(config.model_dump())
+        self.fitted: FittedPars | None = None
+        self.towers: dict[str, np.ndarray] | None = None
+
+    def fit(
+        self, lists: RankedLists, work: Path, progress: Progress, impressions: Impressions | None = None
+    ) -> dict[str, Any]:
+        """Fit and judge.
+
+        The towers learn from impressions; where there are none, or too few, from the gains of the lists;
+        where nothing was ever clicked, not at all, and the order is that of the relevance reward. ``source``
+        and ``note`` of the figures say which.
+
+        Args:
+            lists: as for every reward; λ are tuned on them.
+            work: unused; a fit takes minutes.
+            progress: told.
+            impressions: the log (:func:`onesearch.training.impressions.impressions_of`).
+
+        Returns:
+            Figures: those of the relevance reward; ``relevance``, see
+            :func:`~onesearch_pars.score.fit_relevance`; ``towers``, see :mod:`onesearch_pars.sim`;
+            ``lambdas``, ``mu`` and ``tuned``; ``ndcg_10`` of the held-out lists' gains, of ``generator``,
+            ``listwise`` and ``reward`` (both cross-validated over queries).
+        """
+        settings = self.settings
+        analyser, fields = make_fields(lists, settings, progress)
+        listwise = fit_listwise(lists, analyser, fields, settings.l2, progress)
+        space = FeatureSpace(lists.items, lists.vectors)
+        maker = FeatureMaker(analyser, fields, Evidence.build(lists.pairs), lists.vectors, lists.popularity)
+        chosen = self._chosen(lists)
+        features = listwise.features[listwise.like[chosen]]
+        mask = lists.candidates.items[chosen] >= 0
+        with progress.task("fitting relevance"):
+            judged = _judged(lists, chosen, features, maker, impressions)
+            relevance, quality = fit_relevance(judged, features[mask][:, MATCHING_COLUMNS], settings.l2)
+        source = _source(lists, impressions)
+        rows = None if source == "relevance" else list_rows(lists, chosen, features, space, progress)
+        found = self._fit_towers(source, lists, chosen, rows, maker, space, impressions, progress)
+        self.towers = found.arrays
+        tuning = _tuning_lists(lists, chosen, listwise, relevance, features, found.rates)
+        lambdas, tuned, reached = self._lambdas(tuning, found.frozen, progress)
+        evidence = serving_evidence(lists)
+        kept = Fitted(settings.language, listwise.weights, fields, evidence)
+        counts = _serving_counts(lists, impressions if source == "impressions" else None)
+        self.fitted = FittedPars(kept, relevance, counts, lambdas, self.towers is not None)
+        return told(
+            {
+                **listwise.figures,
+                "source": source,
+                "note": _NOTES[source] + found.note,
+                "relevance": quality,
+                "towers": found.figures,
+                **tuned,
+                "ndcg_10": {
+                    "generator": ndcg(lists.candidates.log_probs[chosen], tuning.gain, mask),
+                    "listwise": ndcg(tuning.parts[..., -1], tuning.gain, mask),
+                    "reward": reached,
+                },
+            }
+        )
+
+    def _chosen(self, lists: RankedLists) -> np.ndarray:
+        """Lists to tune on, i64: those with a gain, at most so many, drawn by the seed."""
+        useful = np.flatnonzero((lists.gain > 0).any(axis=1))
+        useful = useful if len(useful) else np.arange(len(lists.queries))
+        if len(useful) > self.settings.tuning_lists:
+            random = np.random.default_rng([self.settings.towers.seed, 0x7C])
+            useful = random.choice(useful, self.settings.tuning_lists, replace=False)
+        return np.sort(useful)
+
+    def _fit_towers(
+        self,
+        source: Source,
+        lists: RankedLists,
+        chosen: np.ndarray,
+        rows: Rows | None,
+        maker: FeatureMaker,
+        space: FeatureSpace,
+        impressions: Impressions | None,
+        progress: Progress,
+    ) -> _Towers:
+        if rows is None:
+            nothing = np.zeros((int((lists.candidates.items[chosen] >= 0).sum()), 3), np.float32)
+            return _Towers(None, nothing, {}, np.array([True, True, True, False, False]))
+        from onesearch_pars.sim import ENOUGH_ORDERS, fit_on_impressions, fit_on_lists, parted
+        from onesearch_pars.towers import predict
+
+        final: Towers
+        if source == "lists" or impressions is None:
+            group = np.unique(lists.queries, return_inverse=True)[1].reshape(-1)[chosen]
+            rates, final, figures = fit_on_lists(rows, group, lists.vectors, self.settings, progress)
+            return _Towers(final.arrays(), rates, figures, np.array([False, True, True, False, False]))
+        seen = impression_rows(impressions, maker, space, progress)
+        first, final, figures = fit_on_impressions(
+            seen, parted(impressions, lists), lists.vectors, self.settings, progress
+        )
+        rates = predict(first, rows, np.arange(len(rows)), lists.vectors)
+        few = figures["orders"] < ENOUGH_ORDERS
+        note = f"; {figures['orders']} orders are too few for CVR and CTCVR to count" if few else ""
+        return _Towers(final.arrays(), rates, figures, np.array([False, few, few, False, False]), note)
+
+    def _lambdas(
+        self, tuning: Lists, frozen: np.ndarray, progress: Progress
+    ) -> tuple[np.ndarray, dict[str, Any], float]:
+        """λ f64[5], what is told of them, and the NDCG@10 they reach."""
+        given = self.settings.lambdas
+        factors = np.where(np.array(PARTS) == "relevance", RELEVANCE_FACTOR, 1.0)
+        spread = spreads([tuning])
+        if given is not None:
+            lambdas = np.where(frozen, 0.0, np.array(given))
+            mu, reached = lambdas * factors * spread, tuning.ndcg(lambdas * factors)
+        else:
+            with progress.task("tuning λ"):
+                mu, _ = tune([tuning], frozen)
+                reached = cross_validated([tuning], frozen)
+            lambdas = weights_of(mu, spread) / factors
+            if mu[:-1].sum() == 0:
+                lambdas = np.array([0.0, 0.0, 0.0, 0.0, 1.0])  # the relevance reward, in its own units
+        named = {"lambdas": lambdas, "mu": mu}
+        said: dict[str, Any] = {
+            name: dict(zip(PARTS, values.tolist(), strict=True)) for name, values in named.items()
+        }
+        return lambdas, said | {"tuned": given is None}, reached
+
+    def save(self, folder: Path) -> None:
+        """Write ``pars.json``, ``pars.safetensors`` and, with towers, ``towers.safetensors``."""
+        self._fitted().save(folder)
+        if self.towers is not None:
+            write_arrays(folder / TOWERS_FILE, self.towers)
+
+    @classmethod
+    def load(cls, folder: Path, config: BaseModel) -> Self:
+        """Read what :meth:`save` wrote. Raises ArtifactError naming the file that does not fit."""
+        learner = cls(config)
+        learner.fitted = FittedPars.load(folder)
+        if learner.fitted.towers:
+            learner.towers = read_arrays(folder / TOWERS_FILE)
+        return learner
+
+    def export(self, folder: Path) -> None:
+        """Write ``pars.json``, ``pars.safetensors`` and, with towers, ``towers.onnx``."""
+        self._fitted().save(folder)
+        if self.towers is not None:
+            write_graph(self.towers, folder / GRAPH)
+
+    def _fitted(self) -> FittedPars:
+        if self.fitted is None:
+            raise OneSearchError("the reward of PARS has to be fitted before it can be saved")
+        return self.fitted
+
+
+def _source(lists: RankedLists, impressions: Impressions | None) -> Source:
+    from onesearch_pars.sim import ENOUGH_CLICKS, ENOUGH_IMPRESSIONS
+
+    if impressions is not None:
+        enough = len(impressions) >= ENOUGH_IMPRESSIONS and impressions.clicked.sum() >= ENOUGH_CLICKS
+        if enough and not impressions.clicked.all():
+            return "impressions"
+    logged = [lists.pairs[name].sum() for name in ("clicks", "orders") if name in lists.pairs.columns]
+    good = (lists.gain > 0) & (lists.candidates.items >= 0)
+    return "lists" if sum(logged) > 0 and good.any(axis=1).sum() >= ENOUGH_CLICKS else "relevance"
+
+
+def _judged(
+    lists: RankedLists,
+    chosen: np.ndarray,
+    features: np.ndarray,
+    maker: FeatureMaker,
+    impressions: Impressions | None,
+) -> Judged:
+    """Judged pairs: those of the log's, and those among the lists' candidates.
+
+    What stands in a list and was not judged counts as irrelevant, all of it together as much as what was
+    judged there: judges see little of what a search could go wrong with. It counts for no figure, though.
+    """
+    parts = [_judged_candidates(lists, chosen, features)]
+    if impressions is not None and len(impressions.grade):
+        order = np.argsort(impressions.judged_query, kind="stable")
+        query = impressions.judged_query[order]
+        matching = [np.zeros((0, len(MATCHING)), np.float32)]
+        for rows in np.split(order, np.flatnonzero(np.diff(query)) + 1):
+            at = impressions.judged_query[rows[0]]
+            items = impressions.judged_item[rows]
+            matching.append(maker.matching(impressions.queries[at], impressions.query_vecs[at], items))
+        weight = np.ones(len(order), np.float32)
+        grade = impressions.grade[order]
+        # Numbers of queries of the two sources must not meet.
+        told_all = np.ones(len(order), bool)
+        parts.append(Judged(np.concatenate(matching), grade, -1 - query.astype(np.int64), weight, told_all))
+    return Judged(
+        np.concatenate([part.matching for part in parts]),
+        np.concatenate([part.grade for part in parts]),
+        np.concatenate([part.query for part in parts]),
+        np.concatenate([part.weight for part in parts]),
+        np.concatenate([part.judged for part in parts]),
+    )
+
+
+def _judged_candidates(lists: RankedLists, chosen: np.ndarray, features: np.ndarray) -> Judged:
+    pairs = lists.pairs if lists.serving_pairs is None else lists.serving_pairs
+    asked = np.unique(lists.queries, return_inverse=True)
+    numbers, first = np.unique(asked[1].reshape(-1)[chosen], return_index=True)
+    at = chosen[first]
+    items = lists.candidates.items[at]
+    if "grade" not in pairs.columns or not len(at):
+        return Judged.none()
+    names = pl.DataFrame({"query": [lists.queries[row] for row in at], "row": np.arange(len(at))})
+    known = pairs.filter(pl.col("grade").is_not_null()).join(names, on="query", how="inner")
+    grade = np.full(items.shape, np.nan, np.float32)
+    for row, own in known.group_by("row"):
+        table = dict(zip(own["item"].to_list(), own["grade"].to_list(), strict=True))
+        grade[row[0]] = [table.get(item, np.nan) for item in items[row[0]].tolist()]
+    real = items >= 0
+    graded: np.ndarray = np.isfinite(grade)
+    lists_judged = graded.any(axis=1)[:, None] & real
+    others = (lists_judged & ~graded).sum(axis=1, keepdims=True)
+    weight = np.where(graded, 1.0, graded.sum(axis=1, keepdims=True) / np.maximum(others, 1))
+    rows, columns = np.nonzero(lists_judged)
+    return Judged(
+        features[first][rows, columns][:, MATCHING_COLUMNS],
+        np.nan_to_num(grade[rows, columns]),
+        numbers[rows].astype(np.int64),
+        weight[rows, columns].astype(np.float32),
+        graded[rows, columns],
+    )
+
+
+def _tuning_lists(
+    lists: RankedLists,
+    chosen: np.ndarray,
+    listwise: ListwiseFit,
+    relevance: Relevance,
+    features: np.ndarray,
+    rates: np.ndarray,
+) -> Lists:
+    mask = lists.candidates.items[chosen] >= 0
+    parts = np.zeros((*mask.shape, len(PARTS)), np.float32)
+    parts[mask, :3] = rates
+    parts[mask, 3] = relevance(features[mask][:, MATCHING_COLUMNS])
+    parts[mask, 4] = listwise.scores[listwise.like[chosen]][mask]
+    group = np.unique(lists.queries, return_inverse=True)[1].reshape(-1)[chosen]
+    ones = np.ones(len(chosen), np.float32)
+    return Lists(parts, np.where(mask, lists.gain[chosen], 0).astype(np.float32), mask, ones, group)
+
+
+def _serving_counts(lists: RankedLists, impressions: Impressions | None) -> Counts:
+    if impressions is not None:
+        return Counts.build(impressions.pair_counts.select("query", "item", *COUNTS), impressions.item_counts)
+    pairs = lists.pairs if lists.serving_pairs is None else lists.serving_pairs
+    return known_counts(pairs, len(lists.vectors))
