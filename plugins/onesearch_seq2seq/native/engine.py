@@ -147,8 +147,8 @@ class NativeEngine:
         goes.
 
         With ``first``, a search begins with so many beams, and doubles them up to ``beams`` until its best
-        ``certain`` results are proven exact (or nothing was dropped). It goes on where it was, and finds what a
-        search of the width it ends with finds; :attr:`widths` tells that width of each query.
+        ``certain`` results are proven exact (or nothing was dropped). It goes on where it was, and finds what
+        a search of the width it ends with finds; :attr:`widths` tells that width of each query.
 
         Raises UsageError where an id is outside the vocabulary.
         """

@@ -77,8 +77,9 @@ def packed_matrix(name: str, weight: np.ndarray, precision: Precision) -> dict[s
     """A matrix f32[outputs, inputs] by blocks: ``values`` f32[blocks, inputs, 16], or ``codes`` i8[blocks,
     inputs / 4, 16, 4] with the ``scale`` of each output and the ``sums`` of its codes.
 
-    Two codes of one sign that stand beside each other sum up to at most 128, so that the instruction that adds
-    two products with 8-bit activations (at most 255) in 16 bits does not saturate, where VNNI is missing.
+    Two codes of one sign that stand beside each other sum up to at most 128, so that the instruction which,
+    where VNNI is missing, adds two products with 8-bit activations (at most 255) in 16 bits does not
+    saturate.
     """
     weight = _filled(weight.astype(np.float32), 0)
     blocks, inputs = len(weight) // LANES, weight.shape[1]

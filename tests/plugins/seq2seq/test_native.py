@@ -1,4 +1,4 @@
-"""The native engine: the same bits whatever runs it, weights that cannot saturate, widening, and its absence."""
+"""The native engine: the same bits whatever runs it, weights that cannot saturate, widening, its absence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ask(make_prompt, world):
 
 def engine_of(network, index, precision, threads=1, instructions=""):
     net = network(LEVELS)
-    served = net.server(precision, index).weights["guided"]
+    served = net.server(precision, index, "native").weights["guided"]
     folder = net.folder / precision
     return NativeEngine(folder / "native.safetensors", threads, served, instructions), served
 
@@ -125,7 +125,7 @@ def test_going_on_wider_finds_what_a_wider_search_finds(precision, first, networ
         found = searched(engine, served, ask, index.live, beams, first=first, certain=999)
         for field in FIELDS[:3] + FIELDS[4:]:
             np.testing.assert_array_equal(getattr(found, field), getattr(direct, field), field)
-        # What a narrower search scored, the direct one may have dropped unscored: the same sum, by other terms.
+        # What a narrower search scored, the direct one may have dropped unscored: one sum, by other terms.
         np.testing.assert_allclose(found.dropped_mass, direct.dropped_mass, atol=1e-6)
 
 
@@ -141,7 +141,7 @@ def test_it_stops_where_the_best_are_proven(network, index, ask):
 
 def test_few_rows_go_through_the_decoder_when_few_can_matter(network, index, ask):
     engine, served = engine_of(network, index, "fp32")
-    sure = served * np.array([[1], [1], [40], [0]], np.float32)  # the prior is nearly certain of the first codes
+    sure = served * np.array([[1], [1], [40], [0]], np.float32)  # the prior is nearly certain
     found = searched(engine, sure, ask, index.live, 3, slice(0, 1))
     rows = engine.account.rows
     assert rows[0] == 1 and sum(rows[1:]) < 3 * 4
@@ -174,10 +174,11 @@ def test_ids_outside_the_vocabulary_are_refused(network, index, ask):
 
 
 numbers = st.one_of(st.floats(-1, 1, width=32), st.sampled_from([1.0, -1.0, 0.0, 1e-3]))
+shapes = st.tuples(st.integers(1, 20), st.sampled_from([4, 16, 64]))
 
 
 @settings(max_examples=60, deadline=None)
-@given(weight=arrays(np.float32, st.tuples(st.integers(1, 20), st.sampled_from([4, 16, 64])), elements=numbers))
+@given(weight=arrays(np.float32, shapes, elements=numbers))
 def test_packed_weights_cannot_saturate_and_are_near(weight):
     packed = packed_matrix("w", weight, "int8")
     codes = packed["w.codes"].transpose(0, 2, 1, 3).reshape(-1, weight.shape[1]).astype(np.int32)

@@ -313,7 +313,7 @@ void Search::follow(int depth, const std::vector<int32_t>& beams) {
   if (depths_[0].prefixes[0].path < 0) {  // everyone's ancestor
     path_of(0, 0);
     network_.reserve(paths_);
-    network_.decode(paths_, memory_, 0, 1, scratch_[0]);
+    pool_.run(1, [&](int, int thread) { network_.decode(paths_, memory_, 0, 1, scratch_[thread]); });
     ++account_.rows[0];
   }
   // In the order of their nodes those that share an ancestor are neighbours, and go to the same thread.
