@@ -1,16 +1,8 @@
 // AVX-512 with products of 8-bit codes summed in 32 bits (VNNI): 64 of them an instruction.
-#include "lanes_avx512.h"
+#include "codes_avx512.h"
 #include "kernels_tables.h"
 
 namespace {
-
-// The instruction multiplies unsigned by signed: codes are kept with 128 added.
-using Code = uint8_t;
-
-inline void store_codes(Code* to, Lanes a) {
-  const __m512i up = _mm512_cvtps_epi32(_mm512_add_ps(a.v, _mm512_set1_ps(128.0f)));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(up));
-}
 
 void multiply_i8(const onesearch::Packed& w, const onesearch::Codes& rows, int count, float* out, int out_stride);
 
@@ -20,66 +12,31 @@ void multiply_i8(const onesearch::Packed& w, const onesearch::Codes& rows, int c
 
 namespace {
 
-// kRows rows × kBlocks blocks of 16 columns: the more, the fewer loads a product.
-template <int kRows, int kBlocks>
-inline void block_i8(const Packed& w, int column, const Codes& rows, int r, float* out, int out_stride) {
-  __m512i total[kRows][kBlocks];
-  const Code* from = static_cast<const Code*>(rows.codes) + static_cast<size_t>(r) * w.in;
-  const int8_t* codes = w.codes + static_cast<size_t>(column) * w.in;
-  const size_t apart = static_cast<size_t>(kLanes) * w.in;
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 8
-    for (int b = 0; b < kBlocks; ++b) total[i][b] = _mm512_setzero_si512();
-  for (int k = 0; k < w.in; k += 4, codes += 4 * kLanes) {
-    __m512i columns[kBlocks];
-#pragma GCC unroll 8
-    for (int b = 0; b < kBlocks; ++b) columns[b] = _mm512_loadu_si512(codes + b * apart);
-#pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) {
-      int four;
-      __builtin_memcpy(&four, from + static_cast<size_t>(i) * w.in + k, 4);
-      const __m512i row = _mm512_set1_epi32(four);
-#pragma GCC unroll 8
-      for (int b = 0; b < kBlocks; ++b) total[i][b] = _mm512_dpbusd_epi32(total[i][b], row, columns[b]);
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) {
-    const __m512i zero_point = _mm512_set1_epi32(rows.zero[r + i] + 128);
-#pragma GCC unroll 8
-    for (int b = 0; b < kBlocks; ++b) {
-      const int at = column + b * kLanes;
-      const __m512i exact =
-          _mm512_sub_epi32(total[i][b], _mm512_mullo_epi32(zero_point, _mm512_loadu_si512(w.sums + at)));
-      store(out + static_cast<size_t>(r + i) * out_stride + at,
-            output({_mm512_cvtepi32_ps(exact)}, rows.scale[r + i], w, at));
-    }
-  }
+// Adds the products of one row's four codes with 4 · 16 or 16 columns. In assembler, since compilers copy the
+// totals to and fro around the intrinsic.
+inline void step(const Code* row, const __m512i (&columns)[4], __m512i* totals) {
+  __m512i four;
+  asm("vpbroadcastd %5, %4\n\t"
+      "vpdpbusd %6, %4, %0\n\t"
+      "vpdpbusd %7, %4, %1\n\t"
+      "vpdpbusd %8, %4, %2\n\t"
+      "vpdpbusd %9, %4, %3"
+      : "+v"(totals[0]), "+v"(totals[1]), "+v"(totals[2]), "+v"(totals[3]), "=&v"(four)
+      : "m"(*reinterpret_cast<const int32_t*>(row)), "v"(columns[0]), "v"(columns[1]), "v"(columns[2]),
+        "v"(columns[3]));
 }
 
-template <int kBlocks>
-inline void columns_i8(const Packed& w, int column, const Codes& rows, int count, float* out, int out_stride) {
-  int r = 0;
-  for (; count - r >= 6; r += 6) block_i8<6, kBlocks>(w, column, rows, r, out, out_stride);
-  switch (count - r) {
-    case 5: block_i8<5, kBlocks>(w, column, rows, r, out, out_stride); break;
-    case 4: block_i8<4, kBlocks>(w, column, rows, r, out, out_stride); break;
-    case 3: block_i8<3, kBlocks>(w, column, rows, r, out, out_stride); break;
-    case 2: block_i8<2, kBlocks>(w, column, rows, r, out, out_stride); break;
-    case 1: block_i8<1, kBlocks>(w, column, rows, r, out, out_stride); break;
-    default: break;
-  }
-}
-
-void multiply_i8(const Packed& w, const Codes& rows, int count, float* out, int out_stride) {
-  int column = 0;
-  for (; w.out - column >= 4 * kLanes; column += 4 * kLanes)
-    columns_i8<4>(w, column, rows, count, out, out_stride);
-  for (; column < w.out; column += kLanes) columns_i8<1>(w, column, rows, count, out, out_stride);
+inline void step(const Code* row, const __m512i (&columns)[1], __m512i* totals) {
+  __m512i four;
+  asm("vpbroadcastd %2, %1\n\t"
+      "vpdpbusd %3, %1, %0"
+      : "+v"(totals[0]), "=&v"(four)
+      : "m"(*reinterpret_cast<const int32_t*>(row)), "v"(columns[0]));
 }
 
 }  // namespace
+
+#include "product_avx512.inl"
 
 namespace onesearch {
 extern const Kernels kAvx512Vnni;
