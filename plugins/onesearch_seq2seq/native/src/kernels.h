@@ -19,7 +19,8 @@ constexpr int padded(int count) { return (count + kLanes - 1) / kLanes * kLanes;
 // A weight matrix by blocks of 16 output columns; `out` is a multiple of 16.
 //   float: values[block][in][16].
 //   int8: codes[block][in / 4][16][4]; an output is scale[column] times the sum of products; sums[column] is
-//   the sum of the column's codes. `in` is a multiple of 4.
+//   the sum of the column's codes. `in` is a multiple of 8. Of the four codes of a column that meet in a sum of
+//   16 bits (inputs 8g + 0, 1, 4, 5 and 8g + 2, 3, 6, 7) those of one sign sum up to 128 at most.
 struct Packed {
   const float* values = nullptr;
   const int8_t* codes = nullptr;
@@ -44,8 +45,8 @@ struct Kernels {
 
   // One row: codes over the range of its own values, so that no row depends on another.
   void (*quantise)(const float* row, int count, void* codes, float* scale, int32_t* zero);
-  // out[r][n] = Σ_k row[r][k] · w[k][n] + bias[n]. Exact integer sums: 8-bit codes are widened to 16 bits (or
-  // the machine's own 8-bit products into 32 bits are used), so that nothing saturates.
+  // out[r][n] = Σ_k row[r][k] · w[k][n] + bias[n]. Integer sums are exact: of 32 bits, or of 16 bits where the
+  // weights cannot overflow them.
   void (*multiply_i8)(const Packed& w, const Codes& rows, int count, float* out, int out_stride);
   void (*multiply_f32)(const Packed& w, const float* rows, int stride, int count, float* out, int out_stride);
 

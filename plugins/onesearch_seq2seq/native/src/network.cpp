@@ -41,7 +41,7 @@ class Finder {
     const int64_t blocks = w.out / kLanes;
     if (has(name + ".codes")) {
       const Tensor& codes = any(name + ".codes", 4, Tensor::i8);
-      if (in % 4 || codes.shape != std::vector<int64_t>{blocks, in / 4, kLanes, 4})
+      if (in % 8 || codes.shape != std::vector<int64_t>{blocks, in / 4, kLanes, 4})
         throw std::runtime_error("weights: " + name + ".codes is of another shape");
       w.codes = static_cast<const int8_t*>(codes.data);
       w.scale = floats(name + ".scale", {w.out});
