@@ -44,5 +44,6 @@ def export(model: Seq2Seq, config: Seq2SeqConfig, folder: Path, precision: Preci
         "width": model.dims.width,
         "prompt_limit": config.prompt_limit,
         "precision": precision,
+        "native": True,
     }
     write_json(folder / "generator.json", about)

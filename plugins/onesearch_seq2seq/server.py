@@ -53,7 +53,7 @@ class Seq2SeqServer(GeneratorServer):
         try:
             arrays = load_file(folder / "arrays.safetensors")
             kind = config.engine if isinstance(config, Seq2SeqConfig) else "auto"
-            server = cls(_engine(folder, context.runtime, arrays, kind), about, arrays)
+            server = cls(_engine(folder, context.runtime, about, arrays, kind), about, arrays)
         except (OSError, KeyError) as error:
             raise ArtifactError(f"{folder / 'arrays.safetensors'}: cannot be read ({error})") from error
         except ArtifactError:
@@ -116,12 +116,12 @@ class Seq2SeqServer(GeneratorServer):
 
 
 def _engine(
-    folder: Path, runtime: Runtime, arrays: dict[str, np.ndarray], kind: str
+    folder: Path, runtime: Runtime, about: dict[str, Any], arrays: dict[str, np.ndarray], kind: str
 ) -> GraphEngine | NativeEngine:
     """The engine that is asked for; ``auto`` is the native one where it runs. Raises ArtifactError."""
     path = folder / "native.safetensors"
     on_cpu = tuple(runtime.providers) == ("CPUExecutionProvider",)
-    if kind == "native" or (kind == "auto" and on_cpu and path.exists()):
+    if kind == "native" or (kind == "auto" and on_cpu and about.get("native")):
         try:
             return NativeEngine(path, runtime.threads, arrays["served"])
         except LibraryError as error:

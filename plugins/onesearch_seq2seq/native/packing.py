@@ -90,11 +90,11 @@ def packed_matrix(name: str, weight: np.ndarray, precision: Precision) -> dict[s
 def quantised(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Codes i8 of a matrix f32[outputs, inputs], and a scale f32 for each output.
 
-    Where VNNI is missing, products of 8-bit codes are added in 16 bits, two by an instruction and two such sums
-    by another; that is half as fast again as sums of 32 bits from the start. Activations are at most 255, so
-    of the four weights that meet (inputs 8g + 0, 1, 4, 5 and 8g + 2, 3, 6, 7) those of one sign may sum up to
-    128 (255 · 128 = 32,640). It costs less than it seems: the largest sum of four, of one sign, of a few hundred
-    is some 1.5 times the largest weight.
+    Where VNNI is missing, products of 8-bit codes are added in 16 bits, two by an instruction and two such
+    sums by another: half as fast again as sums of 32 bits from the start. Activations are at most 255, so of
+    the four weights that meet (inputs 8g + 0, 1, 4, 5 and 8g + 2, 3, 6, 7) those of one sign may sum up to
+    128 (255 · 128 = 32,640). It costs less than it seems: the largest sum of four, of one sign, of a few
+    hundred is some 1.5 times the largest weight.
     """
     fours = weight.reshape(len(weight), -1, 2, 2, 2)
     one_sign = np.maximum(np.maximum(fours, 0).sum(axis=(2, 4)), np.maximum(-fours, 0).sum(axis=(2, 4)))
