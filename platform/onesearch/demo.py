@@ -104,8 +104,9 @@ class Demo:
                 self._onesearch("search", query, *options, "--gateway", gateway)
             self.progress.say(f"\nTwo shoppers of opposite (simulated) tastes ask for the same: {TWO_ASK}:")
             for user in opposites(shoppers.world):
-                options = ("--k", "5", "--user", user, "--explain")
-                self._onesearch("search", TWO_ASK, *options, "--gateway", gateway)
+                self._onesearch(
+                    "search", TWO_ASK, "--k", "5", "--user", user, "--explain", "--gateway", gateway
+                )
         with self._step("evaluate", "How good it is: tomorrow's simulated searches, beside the baselines"):
             queries = self.folder / "tomorrow.parquet"
             shoppers.wanted(shoppers.requests(EVALUATED, seed=1)).write_parquet(queries)

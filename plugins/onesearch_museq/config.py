@@ -31,7 +31,10 @@ class MuSeqConfig(BaseModel):
     """Tokens of a whole prompt; the oldest pairs of the recent part go first. Not above the generator's own
     limit, which would cut the newest off."""
     recent: int = Field(default=5, ge=1, le=16)
-    """n: newest (query, item) pairs in the prompt, items behind the recent user id, and stand-ins."""
+    """n: newest (query, item) pairs in the prompt, and items behind the recent user id."""
+    stand_ins: int = Field(default=10, ge=0, le=50)
+    """Items most clicked for the query that the prompt shows to a stranger; one fewer for each item of the
+    shopper's own that it shows."""
     user_id: UserId = "vector"
     """What the user's tokens are made of. ``vector``: the weighted mean of what was clicked, quantised, of
     the recent and of the long sequence. ``nearest_two``: the two nearest centroids a level of the long one's.

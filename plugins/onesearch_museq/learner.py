@@ -43,7 +43,7 @@ class MuSeqLearner(UserEncoderLearner):
             return {}
         with progress.task("items most clicked for each query"):
             # Twice as many as are shown, so that withdrawn ones have successors.
-            self.stand_ins = StandIns.fit(store, 2 * settings.recent, settings.half_life_days)
+            self.stand_ins = StandIns.fit(store, 2 * settings.stand_ins, settings.half_life_days)
         return {"queries_with_stand_ins": len(self.stand_ins.queries)}
 
     def module(self, dim: int, width: int) -> QFormer | None:

@@ -173,7 +173,7 @@ class MuSeqServer(UserEncoderServer):
             room = self._settings.prompt_limit - len(self._user_ids(code)) - len(text)
             pairs, shown = fitting(
                 newest if self._settings.short else (),
-                best[: self._settings.recent - items],
+                best[: max(0, self._settings.stand_ins - items)],
                 room,
                 self._levels,
             )
@@ -242,7 +242,7 @@ class MuSeqServer(UserEncoderServer):
             return [[] for _ in queries]
         rows = self._popular.of(queries) if given is None else given
         return [
-            [int(item) for item in row if 0 <= item < len(self._index)][: self._settings.recent]
+            [int(item) for item in row if 0 <= item < len(self._index)][: self._settings.stand_ins]
             for row in rows
         ]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from onesearch.training.examples import Examples
 from torch import nn
 
@@ -66,6 +67,7 @@ def states_of(
     """Decoder states [B, L, d] of a SID batch's paths, its query vectors f32[B, D] and its leaves i64[B].
 
     ``user_module`` makes the prefix vectors of a batch that has histories; without either there are none.
+    States behind a path's last choice are zeros: nothing reads them, and in a large catalogue they are half.
     """
     assert batch.leaf is not None and batch.vector is not None, "a batch of a SID task"
     device = vectors.device
@@ -82,8 +84,24 @@ def states_of(
     memory, mask = model.encode(
         torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.mask).to(device), prefix
     )
-    states = model.decode(model.sid_inputs(tables.codes[leaf]), memory, mask)
-    return states, query, leaf
+    inputs = model.sid_inputs(tables.codes[leaf])
+    return _decoded(model, inputs, tables.needed[leaf], memory, mask), query, leaf
+
+
+def _decoded(
+    model: Seq2Seq, inputs: torch.Tensor, needed: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """The first ``needed`` i64[B] states of each row of inputs [B, L], then zeros: [B, L, d].
+
+    Rows that need as many go through the decoder together.
+    """
+    parts, order = [], []
+    for length in needed.unique().tolist():
+        rows = torch.nonzero(needed == length)[:, 0]
+        states = model.decode(inputs[rows, :length], memory[rows], mask[rows])
+        parts.append(F.pad(states, (0, 0, 0, inputs.shape[1] - length)))
+        order.append(rows)
+    return torch.cat(parts)[torch.cat(order).argsort()]
 
 
 @torch.no_grad()

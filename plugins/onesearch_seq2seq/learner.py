@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from onesearch_seq2seq.bart import start_from_bart
 from onesearch_seq2seq.checkpoints import read_tensors, write_json, write_tensors
+from onesearch_seq2seq.code_embeddings import start_from_codes
 from onesearch_seq2seq.config import Seq2SeqConfig, StageConfig
 from onesearch_seq2seq.model import Seq2Seq, Shape
 from onesearch_seq2seq.training import StageTrainer
@@ -68,6 +69,7 @@ class Seq2SeqLearner(GeneratorLearner):
         if self.model is None:
             torch.manual_seed(self.config.seed)
             self.model = Seq2Seq(shape, self.config)
+            start_from_codes(self.model, examples.tree, self.config.seed)
             if self.config.start_from:
                 start_from_bart(self.model, vocabulary, Path(self.config.start_from))
         elif self.model.shape != shape:

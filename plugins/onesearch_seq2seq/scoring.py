@@ -22,6 +22,7 @@ class TreeTables:
         code, log_mass, vectors: of the nodes of depth 1 … L.
         path: i64[leaves, L], the ancestors of every leaf at depth 1 … L.
         codes: i64[leaves, L], the SIDs.
+        needed: i64[leaves], how many decoder states a path needs: those up to its last choice.
     """
 
     first_child: tuple[Tensor, ...]
@@ -30,12 +31,16 @@ class TreeTables:
     vectors: tuple[Tensor, ...]
     path: Tensor
     codes: Tensor
+    needed: Tensor
 
     @classmethod
     def of(cls, live: LiveTree, device: torch.device) -> TreeTables:
         """Copy a live tree to a device."""
         tree = live.tree
         path = np.stack([tree.leaf_ancestors(level) for level in range(tree.depth)], axis=1).astype(np.int64)
+        needed = np.ones(len(path), np.int64)
+        for level in range(1, tree.depth):
+            needed[np.diff(tree.first_child[level])[path[:, level - 1]] > 1] = level + 1
 
         def put(array: np.ndarray, kind: torch.dtype) -> Tensor:
             return torch.from_numpy(np.array(array)).to(device, kind)
@@ -47,6 +52,7 @@ class TreeTables:
             tuple(put(vectors, torch.float16) for vectors in live.vectors),
             put(path, torch.int64),
             put(tree.leaf_sids(), torch.int64),
+            put(needed, torch.int64),
         )
 
 

@@ -18,6 +18,7 @@ no prompts that serving makes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from onesearch.contracts.user_encoder import ShopperState, UserEncoderServer
 from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
 from onesearch.training.corpus import Corpus
-from onesearch.training.examples import Examples, Ragged, SidTask
+from onesearch.training.examples import Examples, Histories, Ragged, SidTask
 from onesearch.training.prompting import Prompts
 from onesearch.training.sft import PSEUDO_TASK, SERVED_TASK, assembled, pseudo_task
 from onesearch.training.split import Split
@@ -117,11 +118,10 @@ def personalisation(
     strangers, unknown = _strangers(known & ~held_out, training.seed), prompts()
     for at in _batches(strangers):
         unknown.add(at, [ShopperState()] * len(at))
-    tasks = [
-        task_of(SERVED_TASK, np.arange(len(chosen)), personal),
-        task_of(UNKNOWN_TASK, strangers, unknown),
-        pseudo_task(corpus),
-    ]
+    served, pseudo = task_of(SERVED_TASK, np.arange(len(chosen)), personal), pseudo_task(corpus)
+    if served.histories is not None:
+        pseudo = replace(pseudo, histories=nothing_known(len(pseudo.leaf), served.histories))
+    tasks = [served, task_of(UNKNOWN_TASK, strangers, unknown), pseudo]
     return assembled(corpus, tasks, [], SHARES)
 
 
@@ -196,6 +196,12 @@ def _moment(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def nothing_known(count: int, like: Histories) -> Histories:
+    """Histories of ``count`` examples that say nothing, of the shape of others."""
+    values = np.zeros((1, *like.values.shape[1:]), np.float16)
+    return Histories(values, np.zeros(values.shape[:2], bool), np.zeros(count, np.int32))
+
+
 def _strangers(known: np.ndarray, seed: int) -> np.ndarray:
     """Which requests are asked by a stranger, too: i64, rising."""
     rows = np.flatnonzero(known)
@@ -212,4 +218,5 @@ def _same(made: Prompts, bare: Ragged) -> bool:
     """Whether prompts are those of unknown shoppers and queries."""
     texts, histories = made.finished()
     lengths_too = np.array_equal(texts.offsets, bare.offsets)
-    return histories is None and lengths_too and np.array_equal(texts.values, bare.values)
+    nothing = histories is None or not histories.mask.any()
+    return nothing and lengths_too and np.array_equal(texts.values, bare.values)

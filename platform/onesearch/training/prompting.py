@@ -54,9 +54,12 @@ class Prompts:
         self._masks.append(raw.history_mask[new])
 
     def finished(self) -> tuple[Ragged, Histories | None]:
-        """All prompts in the order in which they came, and their histories; None where none says anything."""
+        """All prompts in the order in which they came, and histories; None where the encoder makes none.
+
+        A history that says nothing is kept, too: served strangers get the prefix of nothing known.
+        """
         prompts, masks = Ragged.joined(self._parts), self._masks
-        if not any(mask.any() for mask in masks):
+        if not any(mask.shape[1] for mask in masks):
             return prompts, None
         rows = np.array(self._rows, np.int32)
         return prompts, Histories(np.concatenate(self._values), np.concatenate(masks), rows)

@@ -317,7 +317,13 @@ def test_strangers_and_pseudo_queries_are_mixed_in(logged: Store, corpus_of, tmp
     learnt = np.flatnonzero(np.array(known) & ~served.held_out)
     assert len(strangers.leaf) == len(learnt) // personal.UNKNOWN_EACH > 10
     assert {tuple(row[:3]) for row in prompts(strangers)} == {(100, 200, SEP)}
-    assert strangers.histories is None and not strangers.held_out.any()
+    assert not strangers.held_out.any()
+    for other in (strangers, task(examples, PSEUDO_TASK)):
+        # They are served with the prefix of nothing known, so they are trained with it.
+        histories = other.histories
+        assert histories is not None and len(histories.row) == len(other.leaf)
+        assert histories.values.shape[1:] == served.histories.values.shape[1:]  # type: ignore[union-attr]
+        assert not histories.mask[histories.row].any() and not histories.values[histories.row].any()
     told = {tuple(row[3:]) for row in prompts(strangers)}
     assert told <= {tuple(row[3:]) for row in prompts(served)} and max(map(len, told)) > 3
 

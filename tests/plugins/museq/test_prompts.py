@@ -37,7 +37,7 @@ def user(world: World, recent: list[int], long: list[int]) -> list[int]:
 
 def test_a_shopper_with_a_full_history(world: World) -> None:
     pieces = [("old", 1), ("a", 2), ("b", 3), ("a", 4), ("c", 5), ("d", 6)]
-    found = prompt(world.server(), shopper([9, 8, 7], [], *pieces), stand_ins=[30, 31])
+    found = prompt(world.server(stand_ins=5), shopper([9, 8, 7], [], *pieces), stand_ins=[30, 31])
     pairs = [token for query, item in pieces[1:] for token in (*world.past(query), *world.sid(item))]
     assert found == [*user(world, [2, 3, 4, 5, 6], [9, 8, 7]), *asked(world), RECENT, *pairs]
 
@@ -57,9 +57,9 @@ def test_what_stands_in_for_a_cold_shopper(world: World) -> None:
     assert prompt(world.server(), ShopperState(), []) == [USER, NONE, *asked(world)]
 
 
-def test_a_short_history_is_filled_up_to_n(world: World) -> None:
+def test_own_items_take_the_places_of_stand_ins(world: World) -> None:
     state = shopper([], [], ("a", 1), ("b", None), ("", 2))
-    found = prompt(world.server(), state, [30, 31, 32, 33, 34])
+    found = prompt(world.server(stand_ins=5), state, [30, 31, 32, 33, 34])
     pairs = [*world.past("a"), *world.sid(1), *world.past("b"), NONE, NONE, *world.sid(2)]
     popular = [token for item in (30, 31, 32) for token in world.sid(item)]
     assert found == [*user(world, [1, 2], [1, 2]), *asked(world), RECENT, *pairs, POPULAR, *popular]
@@ -77,7 +77,7 @@ def test_a_shopper_of_unanswered_queries(world: World) -> None:
 
 def test_stand_ins_of_the_table_that_were_withdrawn_have_successors(world: World) -> None:
     world.popular["red shirt"] = [77, 30, 78, 31, 32]
-    found = prompt(world.server(recent=2), ShopperState())
+    found = prompt(world.server(recent=2, stand_ins=2), ShopperState())
     assert found[-11:] == [POPULAR, *world.sid(30), *world.sid(31)]
 
 
@@ -108,7 +108,7 @@ def test_parts_that_are_switched_off(world: World) -> None:
     assert prompt(world.server(cold=False), ShopperState(), [30]) == [USER, NONE, *asked(world)]
     # What stands in does not take the place of what is not shown.
     full = shopper([1], [], *[("a", item) for item in range(5)])
-    assert POPULAR not in prompt(world.server(short=False), full, [30])
+    assert POPULAR not in prompt(world.server(short=False, stand_ins=5), full, [30])
 
 
 def test_the_oldest_pairs_go_first(world: World) -> None:
@@ -141,7 +141,7 @@ def test_the_longest_prompt_fits_the_default(world: World) -> None:
         state = shopper([1], [], *[(f"query {item}", item) for item in range(count)])
         found = prompt(world.server(), state, list(range(30, 40)), query="angle bracket 红色 " * 8_000)
         assert len(found) <= 128
-        assert found.count(RECENT) == (count > 0) and found.count(POPULAR) == (count < 5)
+        assert found.count(RECENT) == (count > 0) and found.count(POPULAR) == 1
 
 
 def test_text_gives_way_last(world: World) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from onesearch_seq2seq.batches import sid_batch
+from onesearch_seq2seq.batches import Batch, sid_batch
 from onesearch_seq2seq.evaluation import states_of
 from onesearch_seq2seq.scoring import Branching, TreeTables, branchings, path_log_probs, segment_logsumexp
 
@@ -61,6 +61,32 @@ def test_paths_are_a_distribution_over_live_leaves_and_only_children_are_free(ne
     counts = np.diff(live.tree.first_child[2])
     only = counts[live.tree.leaf_ancestors(1)] == 1
     assert only.any() and (steps.numpy()[only & ~dead, 2] == 0).all()
+
+
+def test_states_are_decoded_up_to_a_paths_last_choice(network, world):
+    levels = (6, 5, 4)
+    sids = [[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 2, 3], [2, 0, 0], [2, 0, 1], [3, 0, 0], [3, 1, 1]]
+    index = world.make_index(np.array(sids), levels)
+    model, tree = network(levels).model, index.live.tree
+    tables = TreeTables.of(index.live, torch.device("cpu"))
+    count = tree.leaf_count
+    batch = Batch(
+        0,
+        np.random.default_rng(0).integers(0, world.text, (count, 4)),
+        np.random.default_rng(1).random((count, 4)) < 0.8,
+        np.ones(count, np.float32),
+        leaf=np.random.default_rng(2).permutation(count),
+        vector=np.full(count, -1),
+    )
+    with torch.no_grad():
+        states, _, leaf = states_of(model, tables, batch, torch.zeros(0, world.dim))
+        memory, bias = model.encode(torch.from_numpy(batch.ids), torch.from_numpy(batch.mask))
+        expected = model.decode(model.sid_inputs(tables.codes[leaf]), memory, bias)
+    needed = np.array([3, 3, 2, 1, 3, 3, 2, 2])
+    np.testing.assert_array_equal(tables.needed, needed)
+    for row, length in enumerate(needed[batch.leaf]):
+        torch.testing.assert_close(states[row, :length], expected[row, :length])
+        assert not states[row, length:].any()
 
 
 def test_untrained_network_is_its_prior(examples):

@@ -78,3 +78,29 @@ def test_no_choices_at_all():
     none = np.zeros(0, np.int64)
     fitted = fit_level(Choices(np.zeros((0, 4), np.float32), none, none, none, np.zeros(0)))
     assert not fitted.guided.any() and fitted.guided_loss == 0
+
+
+def test_equally_many_children_are_the_same_as_any_number_of_them():
+    """Equal counts go another way, as a matrix: one choice more, which is none, must not matter."""
+    random = np.random.default_rng(4)
+    parts, target = random.normal(size=(400, 4)).astype(np.float32), np.arange(80) * 5
+    equal = Choices(
+        parts, target, target + random.integers(0, 5, 80), random.integers(0, 30, 80), np.ones(80)
+    )
+    more = Choices(
+        np.concatenate([parts, np.ones((1, 4), np.float32)]),
+        np.append(equal.starts, 400),
+        np.append(equal.target, 400),
+        np.append(equal.group, 0),
+        np.ones(81),
+    )
+    np.testing.assert_allclose(fit_parts(equal, (0, 1, 2, 3)), fit_parts(more, (0, 1, 2, 3)), atol=1e-4)
+    weights = np.array([0.5, 1.0, -2.0, 0.1])
+    likelihood = negative_log_likelihood(more, weights)
+    assert negative_log_likelihood(equal, weights) == pytest.approx(likelihood, rel=1e-6)
+
+
+def test_where_the_search_starts_does_not_matter():
+    choices = simulated([0.8, 0.3, 2.0, 1.0])
+    near = fit_parts(choices, (0, 1, 2, 3), np.array([3.0, 0.0, 1.0, 5.0]))
+    np.testing.assert_allclose(near, fit_parts(choices, (0, 1, 2, 3)), atol=1e-3)
