@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from onesearch.compiling.runtime import Runtime
+from onesearch.contracts import ServingContext
 from onesearch.errors import ArtifactError, UsageError
 from onesearch.index import Filters
 from onesearch_seq2seq.native import build, library, weights
 from onesearch_seq2seq.native.engine import NativeEngine
 from onesearch_seq2seq.native.packing import packed_matrix
+from onesearch_seq2seq.server import Seq2SeqServer
 
 LEVELS = (6, 5, 4, 3, 3)
 FIELDS = ("leaves", "log_probs", "dropped", "dropped_mass", "branches")
@@ -218,8 +222,11 @@ def test_without_the_library_the_graph_searches(monkeypatch, tmp_path, caplog, n
         with caplog.at_level(logging.INFO):
             assert network(LEVELS).server("fp32", index).engine.name == "onnx"
         assert len(caplog.messages) == 1 and "make native" in caplog.messages[0]
+        net, vocabulary = network(LEVELS), SimpleNamespace(levels=LEVELS)
+        folder = net.folder / "fp32"
+        context = ServingContext(folder, vocabulary, index, Runtime(threads=1))  # type: ignore[arg-type]
         with pytest.raises(ArtifactError, match="make native"):
-            network(LEVELS).server("fp32", index, "native")
+            Seq2SeqServer.open(folder, context, net.config.model_copy(update={"engine": "native"}))
         (tmp_path / "none.so").write_bytes(b"not a library")
         library.library.cache_clear()
         assert network(LEVELS).server("fp32", index).engine.name == "onnx"
