@@ -13,12 +13,12 @@ PYTEST := .venv/bin/pytest
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test lint test-fast test-e2e redis-server clean
+.PHONY: help setup native demo test lint test-fast test-e2e redis-server clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
-setup: .venv/.stamp .venv-serving/.stamp ## make both environments
+setup: .venv/.stamp .venv-serving/.stamp native ## make both environments
 
 .venv-tools/bin/uv:
 	@echo "uv is missing: getting it by pip into .venv-tools"
@@ -40,6 +40,14 @@ setup: .venv/.stamp .venv-serving/.stamp ## make both environments
 	    --requirement deploy/serving-requirements.txt
 	@touch $@
 
+# Both environments share what is built here. Where there is no compiler, a Python package brings one; where that
+# cannot be had either, searches run on the ONNX graph.
+native: .venv/.stamp ## build the native search (seconds; again only when its sources changed)
+	@command -v "$${CXX:-g++}" >/dev/null || command -v clang++ >/dev/null || .venv/bin/python -c "import ziglang" 2>/dev/null \
+	  || { echo "no C++ compiler here: getting the package ziglang"; \
+	       $(UV) pip install --quiet --python .venv/bin/python ziglang || true; }
+	@.venv/bin/python -m onesearch_seq2seq.native.build
+
 # For the tests of the state store in Redis, which run against a real server, and are skipped where none can be had.
 redis-server:
 	@command -v redis-server >/dev/null || { \
@@ -56,7 +64,7 @@ lint: .venv/.stamp ## ruff and mypy
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-test-fast: .venv/.stamp redis-server ## unit and property tests
+test-fast: .venv/.stamp native redis-server ## unit and property tests
 	$(PYTEST) -q -m "not e2e"
 
 test-e2e: setup ## tests that start the real servers

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,9 +27,10 @@ from onesearch_seq2seq.config import Seq2SeqConfig
 from onesearch_seq2seq.exporting import export
 from onesearch_seq2seq.graphs import Precision
 from onesearch_seq2seq.model import LowRank, Seq2Seq, Shape
+from onesearch_seq2seq.native.engine import Account, NativeEngine
 from onesearch_seq2seq.server import Seq2SeqServer
 
-LEVELS, TEXT, DIMENSION, TOKENS = (4096, 1024, 512, 256, 256), 16_000, 384, 16
+LEVELS, TEXT, DIMENSION = (4096, 1024, 512, 256, 256), 16_000, 384
 # How far each level's codes crowd together; gives the node counts of Home Depot's tree.
 _SKEW = (1.6, 1.9, 3.0, 6.0, 6.0)
 _SLOW_ROUNDS = 3  # of the peers that take half a second and more
@@ -51,6 +52,7 @@ def run(
     sizes: Sequence[str] = ("small",),
     beams: Sequence[int] = (128, 512),
     items: int = 54_667,
+    tokens: int = 64,
     repeats: int = 20,
     threads: int = 2,
     peers: bool = True,
@@ -58,10 +60,21 @@ def run(
 ) -> dict[str, Any]:
     """Time one query at a time on a synthetic catalogue.
 
+    Args:
+        sizes: sizes of the network: tiny, small, base.
+        beams: beam widths.
+        items: items of the catalogue.
+        tokens: tokens of a prompt.
+        repeats: queries timed.
+        threads: threads of every engine.
+        peers: time transformers and CTranslate2 beside it, where they are installed.
+
     Returns:
         ``rows``: engine, size, beams, items, constrained, p50_ms, p99_ms, illegal (share of the SIDs found
         that no item has), certified (share of the queries whose top 10 is proven exact; None where an engine
-        cannot tell).
+        cannot tell), over_ctranslate2 (its median time over that of CTranslate2's int8, where that is there).
+        ``phases``: for the native engines, a query's mean milliseconds in the encoder, at each step of the
+        decoder and in all else (tree, heads, ranking), and the rows that went through the decoder.
         ``matmul_ms``: a product of 512 × 512 by 512 × 2048 in float32 in the same runtime, to compare
         machines by.
     """
@@ -70,16 +83,20 @@ def run(
     live = synthetic_tree(items)
     random = np.random.default_rng(7)
     rows: list[dict[str, Any]] = []
+    phases: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, progress.task("decoding", len(sizes) * len(beams)) as task:
         for size in sizes:
-            engines, certificates = _own_engines(size, live, threads, Path(folder))
+            engines, own = _own_engines(size, live, threads, Path(folder))
             if peers:
                 for make in PEERS:
                     engines.update(make(size, live.tree, TEXT, threads, Path(folder)))
             for width in beams:
-                rows += _time(engines, certificates, size, width, live, repeats, random)
+                for one in own.values():
+                    one.forget()
+                rows += _time(engines, own, size, width, live, (tokens, repeats), random)
+                phases += [one.phases(name, size, width) for name, one in own.items() if one.accounts]
                 task.advance(1, f"{size}, {width} beams")
-    return {"rows": rows, "matmul_ms": _matmul_ms(threads), "threads": threads}
+    return {"rows": rows, "phases": phases, "matmul_ms": _matmul_ms(threads), "threads": threads}
 
 
 def synthetic_sids(items: int, seed: int = 0) -> np.ndarray:
@@ -129,59 +146,90 @@ def random_network(size: str) -> tuple[Seq2Seq, Seq2SeqConfig]:
     return model, config
 
 
+@dataclass
+class _Own:
+    """What a server of ours tells beside the SIDs: proofs, and where the time went (the native one)."""
+
+    server: Seq2SeqServer
+    certified: list[bool] = field(default_factory=list)
+    accounts: list[Account] = field(default_factory=list)
+
+    def forget(self) -> None:
+        self.certified.clear()
+        self.accounts.clear()
+
+    def engine(self, live: LiveTree, width: int) -> Engine:
+        sids, nothing = live.tree.leaf_sids(), np.zeros((1, 0, width), np.float32)
+
+        def search(question: Question, beams: int) -> np.ndarray:
+            prompt = Prompt(question.ids, np.ones(question.ids.shape, bool), nothing)
+            found: SearchResult = self.server.search(prompt, question.vector, live, beams)
+            self.certified.append(bool(found.log_probs[0, min(9, beams - 1)] >= found.dropped[0]))
+            if isinstance(self.server.engine, NativeEngine) and self.server.engine.account:
+                self.accounts.append(self.server.engine.account)
+            return sids[found.leaves[0][found.leaves[0] >= 0]]
+
+        return search
+
+    def phases(self, name: str, size: str, beams: int) -> dict[str, Any]:
+        decoder, rows = (
+            np.mean([getattr(one, kind) for one in self.accounts], axis=0) for kind in ("decoder", "rows")
+        )
+        return {
+            "engine": name,
+            "size": size,
+            "beams": beams,
+            "encoder_ms": round(float(np.mean([one.encoder for one in self.accounts])) * 1000, 3),
+            "decoder_ms": [round(float(step) * 1000, 3) for step in decoder],
+            "rest_ms": round(float(np.mean([one.rest for one in self.accounts])) * 1000, 3),
+            "decoder_rows": [round(float(step), 1) for step in rows],
+        }
+
+
 def _own_engines(
     size: str, live: LiveTree, threads: int, folder: Path
-) -> tuple[dict[str, Engine], dict[str, list[bool]]]:
+) -> tuple[dict[str, Engine], dict[str, _Own]]:
+    """Ours by name: the native engine in both precisions where it runs, and the ONNX graph in int8."""
     model, config = random_network(size)
-    sids = live.tree.leaf_sids()
-    certificates: dict[str, list[bool]] = {}
-    engines: dict[str, Engine] = {}
-    precisions: tuple[Precision, ...] = ("int8", "fp32")
-    for precision in precisions:
+    kinds: list[tuple[Precision, str]] = [
+        ("int8", "auto"),
+        ("fp32", "auto"),
+        ("int8", "onnx"),
+    ]
+    own: dict[str, _Own] = {}
+    for precision, engine in kinds:
         path = folder / f"{size}-{precision}"
-        export(model, config, path, precision)
+        if not path.exists():
+            export(model, config, path, precision)
         context = SimpleNamespace(
             vocabulary=SimpleNamespace(levels=LEVELS),
             runtime=Runtime(threads),
             index=SimpleNamespace(live=live),
         )
-        server = Seq2SeqServer.open(path, context, config)  # type: ignore[arg-type]
-        name = f"onesearch-{precision}"
-        certificates[name] = []
-        engines[name] = _own_engine(server, live, sids, model.dims.width, certificates[name])
-    return engines, certificates
-
-
-def _own_engine(
-    server: Seq2SeqServer, live: LiveTree, sids: np.ndarray, width: int, certified: list[bool]
-) -> Engine:
-    def engine(question: Question, beams: int) -> np.ndarray:
-        prompt = Prompt(question.ids, np.ones(question.ids.shape, bool), np.zeros((1, 0, width), np.float32))
-        found: SearchResult = server.search(prompt, question.vector, live, beams)
-        certified.append(bool(found.log_probs[0, min(9, beams - 1)] >= found.dropped[0]))
-        return sids[found.leaves[0][found.leaves[0] >= 0]]
-
-    return engine
+        wanted = config.model_copy(update={"engine": engine})
+        server = Seq2SeqServer.open(path, context, wanted)  # type: ignore[arg-type]
+        native = server.engine.name == "native"
+        own[f"onesearch-{precision}" if native else f"onesearch-onnx-{precision}"] = _Own(server)
+    return {name: one.engine(live, model.dims.width) for name, one in own.items()}, own
 
 
 def _time(
     engines: dict[str, Engine],
-    certificates: dict[str, list[bool]],
+    own: dict[str, _Own],
     size: str,
     beams: int,
     live: LiveTree,
-    repeats: int,
+    asked: tuple[int, int],
     random: np.random.Generator,
 ) -> list[dict[str, Any]]:
     times: dict[str, list[float]] = {name: [] for name in engines}
     illegal: dict[str, list[float]] = {name: [] for name in engines}
-    for proofs in certificates.values():
-        proofs.clear()
+    tokens, repeats = asked
     leaf_vectors = live.vectors[-1].astype(np.float32)
     for number in range(repeats + 2):  # the first two warm up
         near = leaf_vectors[random.integers(len(leaf_vectors))] + random.normal(size=DIMENSION) * 0.03
         vector = (near / np.linalg.norm(near)).astype(np.float32)[None]
-        question = Question(random.integers(10, TEXT, (1, TOKENS)).astype(np.int32), vector)
+        question = Question(random.integers(10, TEXT, (1, tokens)).astype(np.int32), vector)
         for name, engine in engines.items():
             slow = times[name] and np.median(times[name]) > 0.4
             if slow and number > _SLOW_ROUNDS + 1:
@@ -191,6 +239,7 @@ def _time(
             if number > 1:
                 times[name].append(time.perf_counter() - began)
                 illegal[name].append(float((live.tree.find_leaves(found) < 0).mean()) if len(found) else 0.0)
+    peer = np.median(times["ctranslate2-int8"]) if times.get("ctranslate2-int8") else None
     return [
         {
             "engine": name,
@@ -201,7 +250,8 @@ def _time(
             "p50_ms": round(float(np.median(times[name])) * 1000, 2),
             "p99_ms": round(float(np.percentile(times[name], 99)) * 1000, 2),
             "illegal": round(float(np.mean(illegal[name])), 4),
-            "certified": round(float(np.mean(certificates[name][2:])), 3) if name in certificates else None,
+            "certified": round(float(np.mean(own[name].certified[2:])), 3) if name in own else None,
+            "over_ctranslate2": round(float(np.median(times[name]) / peer), 3) if peer else None,
             "queries": len(times[name]),
         }
         for name in engines

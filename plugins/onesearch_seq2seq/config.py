@@ -86,6 +86,9 @@ class Seq2SeqConfig(Section):
     precision: Literal["int8", "fp32"] = "int8"
     """Arithmetic of the exported graph's matrix products: int8 quantises the weights by channel and the
     activations by row, as they come."""
+    engine: Literal["auto", "native", "onnx"] = "auto"
+    """What searches on a CPU: the native library, or the graph under ONNX Runtime. ``auto`` takes the library
+    where it was built (``make native``) and runs, and the graph elsewhere, on GPUs too."""
 
     @property
     def dimensions(self) -> Dimensions:

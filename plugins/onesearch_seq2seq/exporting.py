@@ -11,13 +11,16 @@ from onesearch_seq2seq.checkpoints import write_json
 from onesearch_seq2seq.config import Seq2SeqConfig
 from onesearch_seq2seq.graphs import Precision
 from onesearch_seq2seq.model import Seq2Seq
+from onesearch_seq2seq.native import packing
+from onesearch_seq2seq.native import weights as native_weights
 from onesearch_seq2seq.search_graph import build_search_graph
 
 FORMAT = 1
 
 
 def export(model: Seq2Seq, config: Seq2SeqConfig, folder: Path, precision: Precision | None = None) -> None:
-    """Write ``search.onnx``, ``arrays.safetensors`` (weights of the parts, keys) and ``generator.json``."""
+    """Write ``search.onnx`` and, for the native library, ``native.safetensors``; ``arrays.safetensors``
+    (weights of the parts, keys) and ``generator.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     precision = precision or config.precision
     weights = {name: tensor.detach().cpu().float().numpy() for name, tensor in model.state_dict().items()}
@@ -25,6 +28,11 @@ def export(model: Seq2Seq, config: Seq2SeqConfig, folder: Path, precision: Preci
         weights, model.shape, model.dims, config.steer_rank, model.post_norm, precision
     )
     graph.save(folder / "search.onnx")
+    native_weights.save(
+        folder / "native.safetensors",
+        packing.pack(model, weights, precision),
+        packing.dimensions(model, config.steer_rank),
+    )
     arrays = {"served": weights["served"], "keys": weights["keys"]}
     partial = folder / "arrays.partial"
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
@@ -36,5 +44,6 @@ def export(model: Seq2Seq, config: Seq2SeqConfig, folder: Path, precision: Preci
         "width": model.dims.width,
         "prompt_limit": config.prompt_limit,
         "precision": precision,
+        "native": True,
     }
     write_json(folder / "generator.json", about)

@@ -1,40 +1,40 @@
-"""The serving half of the generator: one session, and the live tree's arrays bound once a generation."""
+"""The serving half of the generator: checks requests, and hands them to the engine that searches."""
 
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+import logging
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from onesearch.compiling.runtime import Runtime, Session
+from onesearch.compiling.runtime import Runtime
 from onesearch.contracts.generator import GeneratorServer, Guide, SearchResult
 from onesearch.contracts.offers import ServingContext
 from onesearch.contracts.user_encoder import Prompt
 from onesearch.errors import ArtifactError, UsageError
 from onesearch.index import LiveTree
-from onesearch.semantic_ids import PrefixTree
 from pydantic import BaseModel
 from safetensors.numpy import load_file
 
+from onesearch_seq2seq.config import Seq2SeqConfig
+from onesearch_seq2seq.graph_engine import GraphEngine
+from onesearch_seq2seq.native.engine import NativeEngine
+from onesearch_seq2seq.native.library import LibraryError
+
 _FORMAT = 1
-_KEPT_TREES, _KEPT_MASSES = 2, 8
+_log = logging.getLogger(__name__)
 
 
 class Seq2SeqServer(GeneratorServer):
-    """Searches with the exported graph."""
+    """Searches with what was exported: by the native library, or with the ONNX graph."""
 
     def __init__(
-        self, session: Session, runtime: Runtime, about: dict[str, Any], arrays: dict[str, np.ndarray]
+        self, engine: GraphEngine | NativeEngine, about: dict[str, Any], arrays: dict[str, np.ndarray]
     ) -> None:
-        self.session, self.runtime, self.about = session, runtime, about
+        self.engine, self.about = engine, about
         self.levels = tuple(about["levels"])
-        self.keys: np.ndarray = arrays["keys"]
         self.weights = _guide_weights(arrays["served"])
-        # Keyed by identity: what is bound is kept beside the tree itself, so that its id cannot be another's.
-        self._trees: OrderedDict[int, tuple[LiveTree, dict[str, Any]]] = OrderedDict()
-        self._masses: OrderedDict[int, tuple[LiveTree, dict[str, Any]]] = OrderedDict()
 
     @classmethod
     def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
@@ -52,7 +52,8 @@ class Seq2SeqServer(GeneratorServer):
             raise ArtifactError(f"{path}: made for levels {about['levels']}, not {context.vocabulary.levels}")
         try:
             arrays = load_file(folder / "arrays.safetensors")
-            server = cls(context.runtime.session(folder / "search.onnx"), context.runtime, about, arrays)
+            kind = config.engine if isinstance(config, Seq2SeqConfig) else "auto"
+            server = cls(_engine(folder, context.runtime, about, arrays, kind), about, arrays)
         except (OSError, KeyError) as error:
             raise ArtifactError(f"{folder / 'arrays.safetensors'}: cannot be read ({error})") from error
         except ArtifactError:
@@ -75,45 +76,20 @@ class Seq2SeqServer(GeneratorServer):
             if prompt.prefix.size
             else np.zeros((count, 0, width), np.float32)
         )
-        outputs = self.session.run(
-            {
-                "ids": np.asarray(prompt.ids[:, :limit], np.int32),
-                "mask": np.asarray(prompt.mask[:, :limit], np.bool_),
-                "prefix": prefix,
-                "query_vec": np.asarray(query_vec, np.float32),
-                "beams": np.array([beams], np.int64),
-                "weights": self.weights[guide],
-                **self.bind(tree),
-            }
+        return self.engine.search(
+            np.asarray(prompt.ids[:, :limit], np.int32),
+            np.asarray(prompt.mask[:, :limit], np.bool_),
+            prefix,
+            np.asarray(query_vec, np.float32),
+            tree,
+            beams,
+            self.weights[guide],
         )
-        return SearchResult(**outputs)
 
-    def bind(self, live: LiveTree) -> dict[str, Any]:
-        """The tree's arrays where the graph runs: once a generation; a narrowed tree brings only its
+    def bind(self, live: LiveTree) -> Any:
+        """The tree's arrays as the engine walks them: made once a generation; a narrowed tree brings only its
         masses."""
-        structure = _remembered(self._trees, live, id(live.tree), _KEPT_TREES, self._structure)
-        masses = _remembered(self._masses, live, id(live), _KEPT_MASSES, self._mass)
-        used = {**structure, **masses}
-        return {name: value for name, value in used.items() if name in self.session.inputs}
-
-    def _structure(self, live: LiveTree) -> dict[str, Any]:
-        tree = live.tree
-        arrays: dict[str, np.ndarray] = {}
-        for depth, (code, vectors) in enumerate(zip(tree.code, live.vectors, strict=True), start=1):
-            keys = vectors.astype(np.float32) @ self.keys
-            arrays[f"code_{depth}"] = code
-            if depth == 1:
-                arrays["roots"] = np.concatenate([vectors.astype(np.float32), keys], axis=1).T
-            else:
-                arrays[f"vectors_{depth}"], arrays[f"keys_{depth}"] = vectors, keys
-        for depth, (first, leaves) in enumerate(
-            zip(tree.first_child[1:], _leaf_counts(tree), strict=True), start=1
-        ):
-            arrays[f"first_child_{depth}"], arrays[f"open_{depth}"] = first, leaves > 1
-        return {name: self.runtime.resident(array) for name, array in arrays.items()}
-
-    def _mass(self, live: LiveTree) -> dict[str, Any]:
-        return {f"log_mass_{d}": self.runtime.resident(mass) for d, mass in enumerate(live.log_mass, start=1)}
+        return self.engine.bind(live)
 
     def _check(self, prompt: Prompt, query_vec: np.ndarray, tree: LiveTree, beams: int) -> int:
         count = len(prompt.ids)
@@ -139,6 +115,24 @@ class Seq2SeqServer(GeneratorServer):
         return count
 
 
+def _engine(
+    folder: Path, runtime: Runtime, about: dict[str, Any], arrays: dict[str, np.ndarray], kind: str
+) -> GraphEngine | NativeEngine:
+    """The engine that is asked for; ``auto`` is the native one where it runs. Raises ArtifactError."""
+    path = folder / "native.safetensors"
+    on_cpu = tuple(runtime.providers) == ("CPUExecutionProvider",)
+    if kind == "native" or (kind == "auto" and on_cpu and about.get("native")):
+        try:
+            return NativeEngine(path, runtime.threads, arrays["served"])
+        except LibraryError as error:
+            if kind == "native":
+                raise ArtifactError(f'engine = "native": {error}') from error
+            _log.info("searching with the ONNX graph: %s", error)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{path}: cannot be read ({error})") from error
+    return GraphEngine(folder / "search.onnx", runtime, arrays["keys"])
+
+
 def _guide_weights(served: np.ndarray) -> dict[Guide, np.ndarray]:
     """Weights f32[4, L] of head, steer, prior and mass for each guide."""
     head, steer, prior, mass, alone_prior, alone_mass = served.astype(np.float32)
@@ -148,20 +142,6 @@ def _guide_weights(served: np.ndarray) -> dict[Guide, np.ndarray]:
         "generator": np.stack([head, steer, none, mass]),
         "prior_only": np.stack([none, none, alone_prior, alone_mass]),
     }
-
-
-def _leaf_counts(tree: PrefixTree) -> list[np.ndarray]:
-    """Number of leaves below the nodes of depth 1 … L-1."""
-    return list(tree.node_sums(np.ones(tree.leaf_count, np.int64))[:-1])
-
-
-def _remembered(kept: OrderedDict, live: LiveTree, key: int, limit: int, make: Any) -> dict[str, Any]:
-    if key not in kept:
-        kept[key] = (live, make(live))
-        while len(kept) > limit:
-            kept.popitem(last=False)
-    kept.move_to_end(key)
-    return kept[key][1]
 
 
 def _nothing(count: int, beams: int, depth: int) -> SearchResult:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -81,6 +81,17 @@ def _installed() -> Iterator[Finding]:
         yield Finding("plugins", "ok", ", ".join(sorted({entry.plugin for entry in plugins.registered})))
 
 
+def _told_by_plugins() -> Iterator[Finding]:
+    """What plugins look for: functions of the entry points' group ``onesearch.doctor``, which return what
+    they looked for, whether it is there, what was found, and what to do."""
+    for point in sorted(entry_points(group="onesearch.doctor"), key=lambda point: point.name):
+        try:
+            what, there, found, advice = point.load()()
+        except Exception as error:  # a plugin's own fault must not hide what else was found
+            what, there, found, advice = point.name, False, f"cannot tell ({error})", ""
+        yield Finding(what, "ok" if there else "absent", found, advice)
+
+
 def _learning() -> Iterator[Finding]:
     torch = _version("torch")
     advice = "to train: pip install 'onesearch[train]'"
@@ -127,6 +138,7 @@ def _streaming() -> Iterator[Finding]:
 _LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _machine,
     _installed,
+    _told_by_plugins,
     _learning,
     _gpu,
     _serving,

@@ -20,6 +20,7 @@ from onesearch.vocabulary import EOS, QUERY, Vocabulary
 from onesearch_seq2seq.config import Seq2SeqConfig
 from onesearch_seq2seq.exporting import export
 from onesearch_seq2seq.model import Seq2Seq, Shape
+from onesearch_seq2seq.native import build, library
 from onesearch_seq2seq.server import Seq2SeqServer
 
 DIM, TEXT = 12, 40
@@ -58,13 +59,15 @@ class Network:
     config: Seq2SeqConfig
     folder: Path
 
-    def server(self, precision: str, index: CatalogueIndex) -> Seq2SeqServer:
+    def server(self, precision: str, index: CatalogueIndex, engine: str = "auto") -> Seq2SeqServer:
+        if engine == "native":
+            _need_library()
         folder = self.folder / precision
         if not folder.exists():
             export(self.model, self.config, folder, precision)  # type: ignore[arg-type]
         vocabulary = SimpleNamespace(levels=self.model.shape.levels)
         context = ServingContext(folder, vocabulary, index, Runtime(threads=1))  # type: ignore[arg-type]
-        return Seq2SeqServer.open(folder, context, self.config)
+        return Seq2SeqServer.open(folder, context, self.config.model_copy(update={"engine": engine}))
 
     def logits(self, live: LiveTree, ids: np.ndarray, query: np.ndarray, weights: np.ndarray, prefix=None):
         """The reference's logits for one prompt i32[T] and query vector f32[D]."""
@@ -104,6 +107,16 @@ class Network:
             return out
 
         return logits
+
+
+def _need_library() -> None:
+    """Skip where there is no compiler to build the native library, fail where it is of older sources."""
+    try:
+        library.library()
+    except library.LibraryError as error:
+        pytest.skip(str(error))
+    if build.fingerprint().encode() not in build.LIBRARY.read_bytes():
+        pytest.fail("the native library is out of date: make native")
 
 
 @pytest.fixture(scope="session")

@@ -6,21 +6,33 @@ import numpy as np
 from onesearch.semantic_ids import PrefixTree
 from onesearch_seq2seq.bench import LEVELS, run, synthetic_sids
 
-KEYS = {"engine", "size", "beams", "items", "constrained", "p50_ms", "p99_ms", "illegal", "certified"}
+KEYS = {
+    "engine",
+    "size",
+    "beams",
+    "items",
+    "constrained",
+    "p50_ms",
+    "p99_ms",
+    "illegal",
+    "certified",
+    "over_ctranslate2",
+}
 
 
 def test_rows():
-    found = run(sizes=("tiny",), beams=(4, 16), items=300, repeats=2, threads=1, peers=False)
+    found = run(sizes=("tiny",), beams=(4, 16), items=300, tokens=16, repeats=2, threads=1, peers=False)
+    names = ["onesearch-int8", "onesearch-fp32", "onesearch-onnx-int8"]
     assert [(row["engine"], row["beams"]) for row in found["rows"]] == [
-        ("onesearch-int8", 4),
-        ("onesearch-fp32", 4),
-        ("onesearch-int8", 16),
-        ("onesearch-fp32", 16),
+        (n, k) for k in (4, 16) for n in names
     ]
     for row in found["rows"]:
         assert set(row) >= KEYS and row["illegal"] == 0 and row["p99_ms"] >= row["p50_ms"] > 0
         assert 0 <= row["certified"] <= 1
     assert found["matmul_ms"] > 0
+    for phases in found["phases"]:
+        assert len(phases["decoder_ms"]) == len(phases["decoder_rows"]) == 5
+        assert phases["encoder_ms"] + phases["rest_ms"] > 0 and phases["decoder_rows"][0] == 1
 
 
 def test_synthetic_tree_is_as_thin_as_a_real_one():

@@ -72,6 +72,7 @@ def test_exported_graph_names_its_tensors(learner, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "arrays.safetensors",
         "generator.json",
+        "native.safetensors",
         "search.onnx",
     ]
 

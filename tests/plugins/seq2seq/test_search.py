@@ -1,5 +1,5 @@
-"""The graph equals the plain reference on random networks and trees, and brute force where it says that it is
-exact."""
+"""Both engines equal the plain reference on random networks and trees, and brute force where they say that
+they are exact."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from onesearch_seq2seq.reference import leaf_log_probs, reference_search
 
 LEVELS = [(7,), (6, 4), (5, 4, 3), (6, 5, 4, 3, 3)]
+ENGINES = ("native", "onnx")
 GUIDES = ("guided", "generator", "prior_only")
 
 
@@ -30,8 +31,8 @@ def cases(draw):
     }
 
 
-def searched(case, network, world, make_prompt, precision="fp32"):
-    """What the graph found, and for each query what the reference found and all leaves' log-probabilities."""
+def searched(case, engine, network, world, make_prompt, precision="fp32"):
+    """What an engine found, and for each query what the reference found and all leaves' log-probabilities."""
     random = np.random.default_rng(case["seed"])
     net = network(case["levels"], case["steer_rank"], case.get("speaking"))
     index = world.make_index(world.random_sids(case["levels"], case["items"], case["seed"]), case["levels"])
@@ -44,7 +45,7 @@ def searched(case, network, world, make_prompt, precision="fp32"):
     prefix = random.normal(size=(len(rows), case["prefix"], 64)).astype(np.float32)
     queries = random.normal(size=(len(rows), world.dim)).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    server = net.server(precision, index)
+    server = net.server(precision, index, engine)
     found = server.search(make_prompt(rows, prefix), queries, live, case["beams"], case["guide"])
     weights = server.weights[case["guide"]]
     expected = []
@@ -54,10 +55,11 @@ def searched(case, network, world, make_prompt, precision="fp32"):
     return live, found, expected
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
-def test_graph_equals_reference_and_brute_force(case, network, world, make_prompt):
-    live, found, expected = searched(case, network, world, make_prompt)
+def test_engine_equals_reference_and_brute_force(engine, case, network, world, make_prompt):
+    live, found, expected = searched(case, engine, network, world, make_prompt)
     for row, (reference, every) in enumerate(expected):
         # Where two leaves are nearer than the arithmetic is precise, either order is right.
         ordered = np.sort(every[np.isfinite(every)])
@@ -89,12 +91,13 @@ def check_certificate(log_probs, leaves, dropped, dropped_mass, every):
         assert missing <= bound
 
 
-def test_equal_scores_come_in_the_order_of_their_nodes(network, world, make_prompt):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_equal_scores_come_in_the_order_of_their_nodes(engine, network, world, make_prompt):
     levels = (5, 4, 3)
     every = np.stack(np.meshgrid(*map(np.arange, levels), indexing="ij"), axis=-1).reshape(-1, 3)
     index = world.make_index(every, levels)
     net = network(levels)
-    server = net.server("fp32", index)
+    server = net.server("fp32", index, engine)
     server.weights["guided"] = np.zeros((4, 3), np.float32)  # nothing is known: every leaf is as likely
     found = server.search(make_prompt([[1, 2], [3]]), np.zeros((2, world.dim), np.float32), index.live, 7)
     np.testing.assert_array_equal(found.leaves, [[0, 1, 2, 3, 4, 5, 6]] * 2)
@@ -105,12 +108,13 @@ def test_equal_scores_come_in_the_order_of_their_nodes(network, world, make_prom
     np.testing.assert_allclose(np.exp(found.dropped_mass), 13 / 20 + 14 / 60, rtol=1e-4)
 
 
-def test_wide_enough_beams_find_everything(network, world, make_prompt):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_wide_enough_beams_find_everything(engine, network, world, make_prompt):
     levels = (6, 5, 4, 3, 3)
     index = world.make_index(world.random_sids(levels, 60, 3), levels)
     found = (
         network(levels)
-        .server("fp32", index)
+        .server("fp32", index, engine)
         .search(make_prompt([[1, 2, 3]]), np.ones((1, world.dim), np.float32), index.live, 200)
     )
     leaves = index.live.tree.leaf_count
@@ -119,8 +123,9 @@ def test_wide_enough_beams_find_everything(network, world, make_prompt):
     assert np.exp(found.log_probs[0, :leaves]).sum() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("seed", range(3))
-def test_int8_finds_nearly_the_same(seed, network, world, make_prompt):
+def test_int8_finds_nearly_the_same(seed, engine, network, world, make_prompt):
     case = {
         "levels": (6, 5, 4, 3, 3),
         "items": 80,
@@ -130,19 +135,20 @@ def test_int8_finds_nearly_the_same(seed, network, world, make_prompt):
         "prefix": 0,
     }
     case |= {"guide": "guided", "steer_rank": 4, "seed": seed}
-    _, found, expected = searched(case, network, world, make_prompt, "int8")
+    _, found, expected = searched(case, engine, network, world, make_prompt, "int8")
     for row, (reference, _) in enumerate(expected):
         shared = set(found.leaves[row, :10].tolist()) & set(reference.leaves[0, :10].tolist())
         assert len(shared) >= 8
         assert (found.leaves[row] >= 0).all() and len(set(found.leaves[row].tolist())) == 20
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("prefix", [0, 2])
-def test_a_query_does_not_see_the_others_of_its_batch(precision, prefix, network, world, make_prompt):
+def test_a_query_does_not_see_the_others_of_its_batch(engine, precision, prefix, network, world, make_prompt):
     levels = (5, 4, 3)
     index = world.make_index(world.random_sids(levels, 50, 9), levels)
-    server = network(levels).server(precision, index)
+    server = network(levels).server(precision, index, engine)
     random = np.random.default_rng(0)
     rows = [[1, 2, 3, 4, 5, 6], [7], random.integers(0, world.text, 60).tolist()]
     queries = random.normal(size=(3, world.dim)).astype(np.float32)
@@ -160,7 +166,8 @@ def test_a_query_does_not_see_the_others_of_its_batch(precision, prefix, network
 def test_no_decoder_runs_where_the_network_has_no_say(network, world):
     levels = (6, 5, 4, 3, 3)
     index = world.make_index(world.random_sids(levels, 60, 3), levels)
-    spoken, whole = (network(levels, 4, speaking).server("fp32", index) for speaking in (2, None))
-    assert {"open_1", "keys_2"} <= set(spoken.session.inputs)
-    assert not {"open_2", "keys_3"} & set(spoken.session.inputs)
-    assert spoken.session.path.stat().st_size < whole.session.path.stat().st_size
+    spoken, whole = (network(levels, 4, speaking).server("fp32", index, "onnx") for speaking in (2, None))
+    spoken, whole = spoken.engine.session, whole.engine.session
+    assert {"open_1", "keys_2"} <= set(spoken.inputs)
+    assert not {"open_2", "keys_3"} & set(spoken.inputs)
+    assert spoken.path.stat().st_size < whole.path.stat().st_size

@@ -21,9 +21,9 @@ def index(world):
     return world.make_index(world.random_sids(LEVELS, 60, 4), LEVELS)
 
 
-@pytest.fixture(scope="module")
-def server(network, index):
-    return network(LEVELS).server("fp32", index)
+@pytest.fixture(scope="module", params=["native", "onnx"])
+def server(request, network, index):
+    return network(LEVELS).server("fp32", index, request.param)
 
 
 @pytest.fixture(scope="module")
@@ -103,25 +103,25 @@ def test_guides(server, index, ask):
 
 
 def test_a_tree_is_bound_once_and_a_narrowed_one_brings_only_its_masses(server, index, ask):
-    bound = server.bind(index.live)
-    assert server.bind(index.live)["vectors_2"] is bound["vectors_2"]
-    narrowed = server.bind(index.tree_for(Filters(min_price=30)))
-    assert narrowed["vectors_2"] is bound["vectors_2"]
-    assert narrowed["log_mass_1"] is not bound["log_mass_1"]
+    structure, masses = server.engine.bound.of(index.live)
+    again = server.engine.bound.of(index.live)
+    assert again[0] is structure and again[1] is masses
+    narrowed = server.engine.bound.of(index.tree_for(Filters(min_price=30)))
+    assert narrowed[0] is structure and narrowed[1] is not masses
 
 
 def test_a_new_generation_is_swapped_in_between_requests(server, index, ask, world, network):
     grown = world.make_index(world.random_sids(LEVELS, 90, 8), LEVELS, seed=8)
-    fresh = network(LEVELS).server("fp32", grown).search(*ask, grown.live, 9)
+    fresh = network(LEVELS).server("fp32", grown, server.engine.name).search(*ask, grown.live, 9)
     for _ in range(5):  # the older trees are let go
         other = world.make_index(world.random_sids(LEVELS, 20, 1), LEVELS)
         server.search(*ask, other.live, 3)
     swapped = server.search(*ask, grown.live, 9)
     np.testing.assert_array_equal(swapped.leaves, fresh.leaves)
-    assert len(server._trees) <= 2 and len(server._masses) <= 8
+    assert len(server.engine.bound.trees) <= 2 and len(server.engine.bound.masses) <= 8
 
 
-def test_graph_and_learner_agree(server, index, ask, network):
+def test_engine_and_learner_agree(server, index, ask, network):
     prompt, query = ask
     found = server.search(prompt, query, index.live, 30)
     model = network(LEVELS).model
@@ -177,13 +177,22 @@ def test_a_tree_of_other_levels_is_refused(server, ask, world):
         server.search(*ask, other.live, 5)
 
 
-@pytest.mark.parametrize("name", ["generator.json", "arrays.safetensors", "search.onnx"])
-def test_broken_artifacts_are_named(name, network, index, tmp_path, server):
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [
+        ("generator.json", "auto"),
+        ("arrays.safetensors", "auto"),
+        ("search.onnx", "onnx"),
+        ("native.safetensors", "native"),
+    ],
+)
+def test_broken_artifacts_are_named(name, engine, network, index, tmp_path, server):
     from types import SimpleNamespace
 
     from onesearch.compiling.runtime import Runtime
 
     net = network(LEVELS)
+    config = net.config.model_copy(update={"engine": engine})
     for path in (net.folder / "fp32").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     content = (tmp_path / name).read_bytes()
@@ -193,8 +202,8 @@ def test_broken_artifacts_are_named(name, network, index, tmp_path, server):
         if broken is not None:
             (tmp_path / name).write_bytes(broken)
         with pytest.raises(ArtifactError, match=name.replace(".", r"\.")):
-            Seq2SeqServer.open(tmp_path, context, net.config)
+            Seq2SeqServer.open(tmp_path, context, config)
         (tmp_path / name).write_bytes(content)
     wrong = ServingContext(tmp_path, SimpleNamespace(levels=(6, 5)), index, Runtime(1))  # type: ignore[arg-type]
     with pytest.raises(ArtifactError, match="levels"):
-        Seq2SeqServer.open(tmp_path, wrong, net.config)
+        Seq2SeqServer.open(tmp_path, wrong, config)

@@ -1,0 +1,122 @@
+// Sixteen floats without any instruction set: what all others must equal.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels.h"
+
+namespace {
+
+struct Lanes {
+  float v[16];
+};
+
+inline Lanes zero() { return Lanes{}; }
+
+inline Lanes every(float x) {
+  Lanes r;
+  for (float& lane : r.v) lane = x;
+  return r;
+}
+
+inline Lanes load(const float* from) {
+  Lanes r;
+  std::memcpy(r.v, from, sizeof r.v);
+  return r;
+}
+
+inline void store(float* to, Lanes a) { std::memcpy(to, a.v, sizeof a.v); }
+
+inline float from_half(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
+  const uint32_t exponent = (half >> 10) & 31u;
+  const uint32_t fraction = half & 1023u;
+  uint32_t bits;
+  float value;
+  if (exponent == 31) {
+    bits = sign | 0x7f800000u | (fraction << 13);
+  } else if (exponent) {
+    bits = sign | ((exponent + 112) << 23) | (fraction << 13);
+  } else {  // zero or subnormal: fraction · 2^-24
+    value = static_cast<float>(fraction) * 5.9604644775390625e-8f;
+    std::memcpy(&bits, &value, 4);
+    bits |= sign;
+  }
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+inline Lanes load_half(const uint16_t* from) {
+  Lanes r;
+  for (int i = 0; i < 16; ++i) r.v[i] = from_half(from[i]);
+  return r;
+}
+
+#define ONESEARCH_LANEWISE(name, expression)       \
+  inline Lanes name(Lanes a, Lanes b) {            \
+    Lanes r;                                       \
+    for (int i = 0; i < 16; ++i) {                 \
+      const float x = a.v[i], y = b.v[i];          \
+      r.v[i] = (expression);                       \
+    }                                              \
+    return r;                                      \
+  }
+ONESEARCH_LANEWISE(add, x + y)
+ONESEARCH_LANEWISE(sub, x - y)
+ONESEARCH_LANEWISE(mul, x * y)
+ONESEARCH_LANEWISE(divide, x / y)
+// As the processors' instructions have it: the second one where they are equal.
+ONESEARCH_LANEWISE(maximum, x > y ? x : y)
+ONESEARCH_LANEWISE(minimum, x < y ? x : y)
+#undef ONESEARCH_LANEWISE
+
+inline Lanes fma(Lanes a, Lanes b, Lanes c) {
+  Lanes r;
+  for (int i = 0; i < 16; ++i) r.v[i] = std::fmaf(a.v[i], b.v[i], c.v[i]);
+  return r;
+}
+
+// To the nearest, halves to even.
+inline Lanes nearest(Lanes a) {
+  Lanes r;
+  for (int i = 0; i < 16; ++i) r.v[i] = std::nearbyintf(a.v[i]);
+  return r;
+}
+
+// a · 2^n for whole n; a and the result are normal.
+inline Lanes times_power(Lanes a, Lanes n) {
+  Lanes r;
+  for (int i = 0; i < 16; ++i) {
+    const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23;
+    float power;
+    std::memcpy(&power, &bits, 4);
+    r.v[i] = a.v[i] * power;
+  }
+  return r;
+}
+
+template <class Pick>
+inline float tree(Lanes a, Pick pick) {
+  for (int half = 8; half; half /= 2)
+    for (int i = 0; i < half; ++i) a.v[i] = pick(a.v[i], a.v[i + half]);
+  return a.v[0];
+}
+
+inline float sum(Lanes a) {
+  return tree(a, [](float x, float y) { return x + y; });
+}
+inline float highest(Lanes a) {
+  return tree(a, [](float x, float y) { return x > y ? x : y; });
+}
+inline float lowest(Lanes a) {
+  return tree(a, [](float x, float y) { return x < y ? x : y; });
+}
+
+// Whole numbers in [-128, 127] as activation codes.
+using Code = int16_t;
+inline void store_codes(Code* to, Lanes a) {
+  for (int i = 0; i < 16; ++i) to[i] = static_cast<Code>(a.v[i]);
+}
+
+}  // namespace
