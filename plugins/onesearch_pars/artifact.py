@@ -15,11 +15,12 @@ from onesearch_pars.counts import Counts
 from onesearch_pars.evidence import Evidence
 from onesearch_pars.features import FEATURES, MATCHING, Fields
 from onesearch_pars.score import Relevance
+from onesearch_pars.tastes import Tastes
 from onesearch_pars.tuning import PARTS
 
 ABOUT, ARRAYS = "relevance.json", "relevance.safetensors"
 PARS_ABOUT, PARS_ARRAYS = "pars.json", "pars.safetensors"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,22 @@ class Fitted:
     weights: np.ndarray
     fields: Fields
     evidence: Evidence
+    tastes: Tastes
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays to save."""
+        return self.fields.arrays() | self.evidence.arrays() | self.tastes.arrays()
+
+    @classmethod
+    def of_arrays(cls, language: str, weights: np.ndarray, arrays: dict[str, np.ndarray]) -> Fitted:
+        """From what :meth:`arrays` gave. Raises ArtifactError or KeyError where they do not fit."""
+        parts = Fields.of_arrays(arrays), Evidence.of_arrays(arrays), Tastes.of_arrays(arrays)
+        return cls(language, weights, *parts)
 
     def save(self, folder: Path) -> None:
         """Write both files, each whole or not at all."""
         about = {"language": self.language, "weights": _named(FEATURE_NAMES, self.weights)}
-        write_files(folder, (ABOUT, ARRAYS), about, self.fields.arrays() | self.evidence.arrays())
+        write_files(folder, (ABOUT, ARRAYS), about, self.arrays())
 
     @classmethod
     def load(cls, folder: Path) -> Fitted:
@@ -50,7 +62,7 @@ class Fitted:
             raise ArtifactError(f"{path}: not a fitted relevance reward ({error})") from error
         arrays, path = read_arrays(folder / ARRAYS), folder / ARRAYS
         try:
-            return cls(language, weights, Fields.of_arrays(arrays), Evidence.of_arrays(arrays))
+            return cls.of_arrays(language, weights, arrays)
         except (ArtifactError, KeyError, IndexError, ValueError) as error:
             raise ArtifactError(f"{path}: {error}") from error
 
@@ -63,6 +75,7 @@ class FittedPars:
         listwise: the list-wise score. relevance: S_rel. counts: of query and item, and of items.
         lambdas: f64[5], λ of :data:`~onesearch_pars.tuning.PARTS`.
         towers: whether there are towers to be asked.
+        similar: whether they are told how similar query and item are.
     """
 
     listwise: Fitted
@@ -70,6 +83,7 @@ class FittedPars:
     counts: Counts
     lambdas: np.ndarray
     towers: bool
+    similar: bool
 
     def save(self, folder: Path) -> None:
         """Write both files, each whole or not at all."""
@@ -80,8 +94,9 @@ class FittedPars:
             "relevance_bias": self.relevance.bias,
             "lambdas": _named(PARTS, self.lambdas),
             "towers": self.towers,
+            "similar": self.similar,
         }
-        arrays = self.listwise.fields.arrays() | self.listwise.evidence.arrays() | self.counts.arrays()
+        arrays = self.listwise.arrays() | self.counts.arrays()
         write_files(folder, (PARS_ABOUT, PARS_ARRAYS), about, arrays)
 
     @classmethod
@@ -91,13 +106,14 @@ class FittedPars:
         try:
             language, weights = str(about["language"]), _values(FEATURE_NAMES, about["weights"])
             relevance = Relevance(_values(MATCHING, about["relevance"]), float(about["relevance_bias"]))
-            lambdas, towers = _values(PARTS, about["lambdas"]), bool(about["towers"])
+            lambdas = _values(PARTS, about["lambdas"]).astype(np.float64)
+            towers, similar = bool(about["towers"]), bool(about["similar"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path}: not a fitted reward of PARS ({error})") from error
         arrays, path = read_arrays(folder / PARS_ARRAYS), folder / PARS_ARRAYS
         try:
-            fitted = Fitted(language, weights, Fields.of_arrays(arrays), Evidence.of_arrays(arrays))
-            return cls(fitted, relevance, Counts.of_arrays(arrays), lambdas.astype(np.float64), towers)
+            fitted = Fitted.of_arrays(language, weights, arrays)
+            return cls(fitted, relevance, Counts.of_arrays(arrays), lambdas, towers, similar)
         except (ArtifactError, KeyError, IndexError, ValueError) as error:
             raise ArtifactError(f"{path}: {error}") from error
 

@@ -9,7 +9,9 @@ from onesearch_pars.samples import Rows
 from onesearch_pars.space import SCALARS
 
 _COUNTERS = ("log_popularity", "pair_", "item_")
-COLUMNS = [at for at, name in enumerate(SCALARS) if name in MATCHING or name.startswith(_COUNTERS)]
+COLUMNS = [
+    at for at, name in enumerate(SCALARS) if name in (*MATCHING, "similar") or name.startswith(_COUNTERS)
+]
 """Everything that is known of query and item without the shopper."""
 _PARAMETERS = {
     "objective": "binary",
@@ -31,7 +33,8 @@ _MOST_ROUNDS, _PATIENCE = 400, 30
 def click_baseline(rows: Rows, train: np.ndarray, valid: np.ndarray, test: np.ndarray) -> np.ndarray | None:
     """Scores f64[n] of the rows ``test`` by how likely they are clicked; None where LightGBM is missing.
 
-    ``train`` and ``valid`` i64 are what the towers had, to learn from and to stop by.
+    ``train`` and ``valid`` i64 are the rows that the towers had, to learn from and to stop by. As they do, it
+    knows where an item stood.
     """
     try:
         import lightgbm
@@ -39,7 +42,7 @@ def click_baseline(rows: Rows, train: np.ndarray, valid: np.ndarray, test: np.nd
         return None
 
     def data(at: np.ndarray) -> lightgbm.Dataset:
-        return lightgbm.Dataset(rows.scalars[at][:, COLUMNS], rows.clicked[at])
+        return lightgbm.Dataset(_known(rows, at), rows.clicked[at])
 
     model = lightgbm.train(
         _PARAMETERS,
@@ -48,4 +51,8 @@ def click_baseline(rows: Rows, train: np.ndarray, valid: np.ndarray, test: np.nd
         valid_sets=[data(valid)] if len(valid) else None,
         callbacks=[lightgbm.early_stopping(_PATIENCE, verbose=False)] if len(valid) else None,
     )
-    return np.asarray(model.predict(rows.scalars[test][:, COLUMNS], num_threads=2))
+    return np.asarray(model.predict(_known(rows, test), num_threads=2))
+
+
+def _known(rows: Rows, at: np.ndarray) -> np.ndarray:
+    return np.column_stack([rows.scalars[at][:, COLUMNS], rows.place[at]])

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from onesearch.contracts.reward import Candidates
+from onesearch.contracts.user_encoder import ShopperState
 from onesearch.training.pairs import normalise_queries
 
 from onesearch_pars.documents import Documents
 from onesearch_pars.evidence import Evidence
+from onesearch_pars.tastes import NAMES as TASTES
+from onesearch_pars.tastes import Tastes
 from onesearch_pars.text import Analyser, fragments, phrases
 
 LOWEST_LOG_PROB = -60.0
@@ -47,6 +50,7 @@ FEATURES = (
     Feature("popularity", "popularity", 0.15),
     Feature("evidence", "evidence", 1.0),
     Feature("evidence_share", "evidence", 1.0),
+    *(Feature(name, "taste", 0.0) for name in TASTES),
 )
 """All weights are kept from going below zero. In judged sets such as Home Depot an item judged for one query
 is seldom judged for another, so a reward free to do so learns to push known items *down* (R@10 .49 → .55):
@@ -126,24 +130,34 @@ class FeatureMaker:
         analyser: Analyser,
         fields: Fields,
         evidence: Evidence,
+        tastes: Tastes,
         vectors: np.ndarray,
         popularity: np.ndarray,
     ) -> None:
         """``vectors`` f16[N, D] and ``popularity`` f32[N] are the catalogue's."""
+        self._tastes = tastes
         self._analyser = analyser
         self._fields = fields
         self._evidence = evidence
         self._vectors = vectors
         self._log_popularity = np.log(np.maximum(popularity, 1e-6)).astype(np.float32)
 
-    def features(self, queries: Sequence[str], query_vecs: np.ndarray, candidates: Candidates) -> np.ndarray:
+    def features(
+        self,
+        queries: Sequence[str],
+        query_vecs: np.ndarray,
+        states: Sequence[ShopperState],
+        candidates: Candidates,
+    ) -> np.ndarray:
         """f32[B, K, F] in the order of :data:`FEATURES`; 0 on padding. ``query_vecs`` f32[B, D]."""
         made = np.zeros((*candidates.items.shape, len(FEATURES)), dtype=np.float32)
         for row, query in enumerate(normalise_queries(queries)):
             real = candidates.items[row] >= 0
             items = candidates.items[row, real]
             if len(items):
-                made[row, real] = self._one(query, query_vecs[row], items, candidates.log_probs[row, real])
+                liked = self._tastes.features(states[row], query_vecs[row], items, self._vectors)
+                asked = self._one(query, query_vecs[row], items, candidates.log_probs[row, real])
+                made[row, real] = np.concatenate([asked, liked], axis=1)
         return made
 
     def matching(self, query: str, query_vec: np.ndarray, items: np.ndarray) -> np.ndarray:

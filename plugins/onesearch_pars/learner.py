@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from onesearch_pars.artifact import Fitted
 from onesearch_pars.config import RelevanceConfig
-from onesearch_pars.listwise import fit_listwise, make_fields, serving_evidence
+from onesearch_pars.listwise import fit_listwise, make_fields, make_maker, serving_evidence
+from onesearch_pars.tastes import Tastes
 
 if TYPE_CHECKING:
     from onesearch.training.lists import RankedLists
@@ -36,8 +37,9 @@ class RelevanceLearner(RewardLearner):
             the generator's order and (weights fitted on other queries) in the reward's.
         """
         analyser, fields = make_fields(lists, self.settings, progress)
-        found = fit_listwise(lists, analyser, fields, self.settings.l2, progress)
-        self.fitted = Fitted(self.settings.language, found.weights, fields, serving_evidence(lists))
+        tastes = Tastes.build(lists.items)
+        found = fit_listwise(lists, make_maker(lists, analyser, fields, tastes), self.settings.l2, progress)
+        self.fitted = Fitted(self.settings.language, found.weights, fields, serving_evidence(lists), tastes)
         return found.figures
 
     def save(self, folder: Path) -> None:

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onesearch.contracts.reward import Candidates
+from onesearch.contracts.user_encoder import ShopperState
 from onesearch.progress import Progress
+from onesearch.shoppers.packing import pack
 
 from onesearch_pars.config import RelevanceConfig
 from onesearch_pars.evidence import Evidence
 from onesearch_pars.features import FEATURES, FeatureMaker, Fields
 from onesearch_pars.fitting import fit_weights
+from onesearch_pars.tastes import Tastes
 from onesearch_pars.text import Analyser
 
 if TYPE_CHECKING:
@@ -47,18 +50,22 @@ def make_fields(lists: RankedLists, settings: RelevanceConfig, progress: Progres
         return analyser, Fields.build(lists.items, analyser, settings.k1, settings.b)
 
 
-def fit_listwise(
-    lists: RankedLists, analyser: Analyser, fields: Fields, l2: float, progress: Progress
-) -> ListwiseFit:
+def make_maker(lists: RankedLists, analyser: Analyser, fields: Fields, tastes: Tastes) -> FeatureMaker:
+    """Features as they are while fitting: evidence is what the lists may know."""
+    evidence = Evidence.build(lists.pairs)
+    return FeatureMaker(analyser, fields, evidence, tastes, lists.vectors, lists.popularity)
+
+
+def fit_listwise(lists: RankedLists, maker: FeatureMaker, l2: float, progress: Progress) -> ListwiseFit:
     """Fit and cross-validate."""
-    maker = FeatureMaker(analyser, fields, Evidence.build(lists.pairs), lists.vectors, lists.popularity)
     # A query that was searched often has many equal lists: one of them, counted so often, will do.
     first, like, of_query = different(lists)
     times = np.bincount(like, minlength=len(first))
     queries = [lists.queries[row] for row in first]
     found = Candidates(lists.candidates.items[first], lists.candidates.log_probs[first])
     gain, mask = lists.gain[first], found.items >= 0
-    features = _features(maker, queries, lists.query_vecs[first], found, progress)
+    states = [lists.states[row] for row in first]
+    features = _features(maker, queries, lists.query_vecs[first], states, found, progress)
     defaults = np.array([feature.default for feature in FEATURES])
     scores = np.full(mask.shape, -np.inf, dtype=np.float32)
     with progress.task("fitting the reward's weights", total=FOLDS + 1) as task:
@@ -86,8 +93,8 @@ def serving_evidence(lists: RankedLists) -> Evidence:
 
 
 def different(lists: RankedLists) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows i64[Q] of lists that differ in query, candidates or gain; which of them each of the L lists is
-    equal to, i64[L]; and the number of each one's query, i64[Q].
+    """Rows i64[Q] of lists that differ in query, shopper's state, candidates or gain; which of them each of
+    the L lists is equal to, i64[L]; and the number of each one's query, i64[Q].
 
     Shoppers who ask for the same get lists of their own, or equal ones with gains of their own.
     """
@@ -97,7 +104,8 @@ def different(lists: RankedLists) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     like = np.zeros(len(numbers), np.int64)
     arrays = (lists.candidates.items, lists.candidates.log_probs, lists.gain)
     for row in np.argsort(numbers, kind="stable").tolist():
-        key = int(numbers[row]), b"".join(array[row].tobytes() for array in arrays)
+        state = pack(lists.states[row]) if lists.states[row].known else b""
+        key = int(numbers[row]), b"".join([*(array[row].tobytes() for array in arrays), state])
         like[row] = known.setdefault(key, len(first))
         if like[row] == len(first):
             first.append(row)
@@ -106,14 +114,19 @@ def different(lists: RankedLists) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _features(
-    maker: FeatureMaker, queries: list[str], query_vecs: np.ndarray, found: Candidates, progress: Progress
+    maker: FeatureMaker,
+    queries: list[str],
+    query_vecs: np.ndarray,
+    states: list[ShopperState],
+    found: Candidates,
+    progress: Progress,
 ) -> np.ndarray:
     features = np.zeros((*found.items.shape, len(FEATURES)), dtype=np.float32)
     with progress.task("reward features", total=len(queries)) as task:
         for row in range(len(queries)):
             one = slice(row, row + 1)
             alone = Candidates(found.items[one], found.log_probs[one])
-            features[one] = maker.features(queries[one], query_vecs[one], alone)
+            features[one] = maker.features(queries[one], query_vecs[one], states[one], alone)
             task.advance()
     return features
 

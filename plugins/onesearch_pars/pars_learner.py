@@ -17,13 +17,13 @@ from pydantic import BaseModel
 from onesearch_pars.artifact import Fitted, FittedPars, read_arrays, write_arrays
 from onesearch_pars.config import ParsConfig
 from onesearch_pars.counts import Counts
-from onesearch_pars.evidence import Evidence
 from onesearch_pars.features import MATCHING, FeatureMaker
-from onesearch_pars.listwise import ListwiseFit, fit_listwise, make_fields, serving_evidence
+from onesearch_pars.listwise import ListwiseFit, fit_listwise, make_fields, make_maker, serving_evidence
 from onesearch_pars.measures import ndcg, told
 from onesearch_pars.samples import MATCHING_COLUMNS, Rows, impression_rows, known_counts, list_rows
 from onesearch_pars.score import Judged, Relevance, fit_relevance
 from onesearch_pars.space import FeatureSpace
+from onesearch_pars.tastes import Tastes
 from onesearch_pars.tower_graph import FILE as GRAPH
 from onesearch_pars.tower_graph import write_graph
 from onesearch_pars.tuning import (
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from onesearch.training.impressions import Impressions
     from onesearch.training.lists import RankedLists
 
-    from onesearch_pars.towers import Towers
-
 TOWERS_FILE = "towers.safetensors"
 Source = Literal["impressions", "lists", "relevance"]
 _NOTES = {
@@ -53,16 +51,28 @@ _NOTES = {
 
 @dataclass(frozen=True)
 class _Towers:
-    """Towers for serving, their rates f32[M, 3] of the tuning lists' candidates, and what is told of them.
+    """What became of the towers.
 
-    ``frozen`` bool[5]: parts that must not count.
+    Attributes:
+        arrays: of the towers to serve; None: there are none.
+        rates: f32[M, 3], of the tuning lists' candidates, by towers that do not know the lists' answers.
+        figures: what is told of them. frozen: bool[5], parts that must not count.
+        similar: whether they may be told how similar query and item are.
+        note: what has to be said.
     """
 
     arrays: dict[str, np.ndarray] | None
     rates: np.ndarray
     figures: dict[str, Any]
     frozen: np.ndarray
+    similar: bool = False
     note: str = ""
+
+    @classmethod
+    def none(cls, mask: np.ndarray) -> _Towers:
+        """No towers, for lists of candidates bool[Q, K]."""
+        rates = np.zeros((int(mask.sum()), 3), np.float32)
+        return cls(None, rates, {}, np.array([True, True, True, False, False]))
 
 
 class ParsLearner(RewardLearner):
@@ -99,9 +109,10 @@ class ParsLearner(RewardLearner):
         """
         settings = self.settings
         analyser, fields = make_fields(lists, settings, progress)
-        listwise = fit_listwise(lists, analyser, fields, settings.l2, progress)
+        tastes = Tastes.build(lists.items)
+        maker = make_maker(lists, analyser, fields, tastes)
+        listwise = fit_listwise(lists, maker, settings.l2, progress)
         space = FeatureSpace(lists.items, lists.vectors)
-        maker = FeatureMaker(analyser, fields, Evidence.build(lists.pairs), lists.vectors, lists.popularity)
         chosen = self._chosen(lists)
         features = listwise.features[listwise.like[chosen]]
         mask = lists.candidates.items[chosen] >= 0
@@ -109,15 +120,19 @@ class ParsLearner(RewardLearner):
             judged = _judged(lists, chosen, features, maker, impressions)
             relevance, quality = fit_relevance(judged, features[mask][:, MATCHING_COLUMNS], settings.l2)
         source = _source(lists, impressions)
-        rows = None if source == "relevance" else list_rows(lists, chosen, features, space, progress)
-        found = self._fit_towers(source, lists, chosen, rows, maker, space, impressions, progress)
+        found = _Towers.none(mask)
+        if source == "impressions" and impressions is not None:
+            seen = impression_rows(impressions, maker, tastes, space, progress)
+            found = self._towers_of_log(lists, chosen, features, space, impressions, seen, progress)
+        elif source == "lists":
+            found = self._towers_of_lists(lists, chosen, features, space, progress)
         self.towers = found.arrays
         tuning = _tuning_lists(lists, chosen, listwise, relevance, features, found.rates)
         lambdas, tuned, reached = self._lambdas(tuning, found.frozen, progress)
         evidence = serving_evidence(lists)
-        kept = Fitted(settings.language, listwise.weights, fields, evidence)
+        kept = Fitted(settings.language, listwise.weights, fields, evidence, tastes)
         counts = _serving_counts(lists, impressions if source == "impressions" else None)
-        self.fitted = FittedPars(kept, relevance, counts, lambdas, self.towers is not None)
+        self.fitted = FittedPars(kept, relevance, counts, lambdas, self.towers is not None, found.similar)
         return told(
             {
                 **listwise.figures,
@@ -143,36 +158,49 @@ class ParsLearner(RewardLearner):
             useful = random.choice(useful, self.settings.tuning_lists, replace=False)
         return np.sort(useful)
 
-    def _fit_towers(
+    def _towers_of_log(
         self,
-        source: Source,
         lists: RankedLists,
         chosen: np.ndarray,
-        rows: Rows | None,
-        maker: FeatureMaker,
+        features: np.ndarray,
         space: FeatureSpace,
-        impressions: Impressions | None,
+        impressions: Impressions,
+        seen: Rows,
         progress: Progress,
     ) -> _Towers:
-        if rows is None:
-            nothing = np.zeros((int((lists.candidates.items[chosen] >= 0).sum()), 3), np.float32)
-            return _Towers(None, nothing, {}, np.array([True, True, True, False, False]))
-        from onesearch_pars.sim import ENOUGH_ORDERS, fit_on_impressions, fit_on_lists, parted
+        from onesearch_pars.sim import ENOUGH_IMPRESSIONS, ENOUGH_ORDERS, fit_on_impressions, parted
         from onesearch_pars.towers import predict
 
-        final: Towers
-        if source == "lists" or impressions is None:
-            group = np.unique(lists.queries, return_inverse=True)[1].reshape(-1)[chosen]
-            rates, final, figures = fit_on_lists(rows, group, lists.vectors, self.settings, progress)
-            return _Towers(final.arrays(), rates, figures, np.array([False, True, True, False, False]))
-        seen = impression_rows(impressions, maker, space, progress)
-        first, final, figures = fit_on_impressions(
-            seen, parted(impressions, lists), lists.vectors, self.settings, progress
-        )
-        rates = predict(first, rows, np.arange(len(rows)), lists.vectors)
+        similar = bool(seen.counts[impressions.fresh].sum() >= ENOUGH_IMPRESSIONS)
+        parts = parted(impressions, lists)
+        first, final, figures = fit_on_impressions(seen, parts, lists.vectors, self.settings, progress)
+        rows = list_rows(lists, chosen, features, space, similar, progress)
+        rates = predict(first, rows, np.arange(len(chosen)), lists.vectors)
         few = figures["orders"] < ENOUGH_ORDERS
-        note = f"; {figures['orders']} orders are too few for CVR and CTCVR to count" if few else ""
-        return _Towers(final.arrays(), rates, figures, np.array([False, few, few, False, False]), note)
+        note = "" if similar else "; they do not know how similar query and item are, as no search is fresh"
+        note += f"; {figures['orders']} orders are too few for CVR and CTCVR to count" if few else ""
+        figures["similar"] = similar
+        return _Towers(
+            final.arrays(), rates, figures, np.array([False, few, few, False, False]), similar, note
+        )
+
+    def _towers_of_lists(
+        self,
+        lists: RankedLists,
+        chosen: np.ndarray,
+        features: np.ndarray,
+        space: FeatureSpace,
+        progress: Progress,
+    ) -> _Towers:
+        from onesearch_pars.sim import fit_on_lists, recurring
+
+        # Of searches that recur the embeddings know the answers; of queries held out they do not.
+        similar = not recurring(lists)
+        rows = list_rows(lists, chosen, features, space, similar, progress)
+        group = np.unique(lists.queries, return_inverse=True)[1].reshape(-1)[chosen]
+        rates, final, figures = fit_on_lists(rows, group, lists.vectors, self.settings, progress)
+        figures["similar"] = similar
+        return _Towers(final.arrays(), rates, figures, np.array([False, True, True, False, False]), similar)
 
     def _lambdas(
         self, tuning: Lists, frozen: np.ndarray, progress: Progress
@@ -286,8 +314,8 @@ def _judged_candidates(lists: RankedLists, chosen: np.ndarray, features: np.ndar
         table = dict(zip(own["item"].to_list(), own["grade"].to_list(), strict=True))
         grade[row[0]] = [table.get(item, np.nan) for item in items[row[0]].tolist()]
     real = items >= 0
-    graded: np.ndarray = np.isfinite(grade)
-    lists_judged = graded.any(axis=1)[:, None] & real
+    graded: np.ndarray = np.asarray(np.isfinite(grade))
+    lists_judged = np.any(graded, axis=1, keepdims=True) & real
     others = (lists_judged & ~graded).sum(axis=1, keepdims=True)
     weight = np.where(graded, 1.0, graded.sum(axis=1, keepdims=True) / np.maximum(others, 1))
     rows, columns = np.nonzero(lists_judged)

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from onesearch_pars.artifact import PARS_ARRAYS, FittedPars
 from onesearch_pars.features import FeatureMaker
-from onesearch_pars.samples import MATCHING_COLUMNS
+from onesearch_pars.samples import MATCHING_COLUMNS, TASTE_COLUMNS
 from onesearch_pars.space import FeatureSpace, log_popularity, stacked
 from onesearch_pars.text import Analyser
 from onesearch_pars.tower_graph import FILE as GRAPH
@@ -55,7 +55,7 @@ class ParsServer(RewardServer):
                     f"{folder / PARS_ARRAYS}: knows {known} items, the catalogue has {len(index)}"
                 )
         analyser = Analyser(own.language)
-        maker = FeatureMaker(analyser, own.fields, own.evidence, index.vectors, index.popularity)
+        maker = FeatureMaker(analyser, own.fields, own.evidence, own.tastes, index.vectors, index.popularity)
         towers = context.runtime.session(folder / GRAPH) if fitted.towers else None
         return cls(fitted, maker, FeatureSpace(index.items, index.vectors), index.popularity, towers)
 
@@ -68,7 +68,7 @@ class ParsServer(RewardServer):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Totals f32[B, K] (-inf on padding) and parts f32[B, K, 5] that sum to them (0 on padding)."""
         real = candidates.items >= 0
-        features = self._maker.features(queries, query_vecs, candidates)
+        features = self._maker.features(queries, query_vecs, states, candidates)
         parts = np.zeros((*real.shape, len(PARTS)), np.float32)
         if self._asks_towers and real.any():
             parts[..., :3] = self._rates(queries, query_vecs, states, candidates.items, features)
@@ -93,12 +93,13 @@ class ParsServer(RewardServer):
         for row, query in enumerate(normalise_queries(queries)):
             real = items[row] >= 0
             own = items[row, real]
-            history = self._space.history(query_vecs[row], states[row])
+            history = self._space.history(query_vecs[row], states[row], self._fitted.similar)
             views.append(history.views)
             vectors.append(self._space.vectors(own))
             scalars.append(
                 self._space.scalars(
                     features[row, real][:, MATCHING_COLUMNS],
+                    features[row, real][:, TASTE_COLUMNS],
                     history,
                     own,
                     vectors[-1],

@@ -14,29 +14,32 @@ from onesearch.training.pairs import normalise_queries
 from onesearch_pars.counts import Counts
 from onesearch_pars.features import FEATURES, MATCHING, FeatureMaker
 from onesearch_pars.space import SCALARS, VIEWS, FeatureSpace, log_popularity
+from onesearch_pars.tastes import NAMES as TASTES
+from onesearch_pars.tastes import Tastes
 
 if TYPE_CHECKING:
     from onesearch.training.impressions import Impressions
     from onesearch.training.lists import RankedLists
 
 _CHUNK = 256
-_FIRST = [feature.name for feature in FEATURES].index(MATCHING[0])
-MATCHING_COLUMNS = slice(_FIRST, _FIRST + len(MATCHING))
-"""Where :data:`MATCHING` stands among :data:`FEATURES`."""
+MATCHING_COLUMNS, TASTE_COLUMNS = (
+    [at for at, feature in enumerate(FEATURES) if feature.name in names] for names in (MATCHING, TASTES)
+)
+"""Where :data:`MATCHING` and the tastes stand among :data:`FEATURES`."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """M candidates that were shown, or that stand in lists, with what came of them.
+    """M candidates of R requests, that were shown or stand in lists, request by request; what came of them.
 
     Attributes:
-        views: f16[R, V, D], of R requests. request: i32[M], rows of ``views``. item: i32[M].
+        views: f16[R, V, D]. counts: i64[R], rows of each request. item: i32[M].
         scalars: f32[M, S]. place: i32[M], -1 where unknown.
         clicked, ordered: f32[M], 0 to 1.
     """
 
     views: np.ndarray
-    request: np.ndarray
+    counts: np.ndarray
     item: np.ndarray
     scalars: np.ndarray
     place: np.ndarray
@@ -46,11 +49,21 @@ class Rows:
     def __len__(self) -> int:
         return len(self.item)
 
+    def of(self, requests: np.ndarray) -> np.ndarray:
+        """Numbers of the rows of some requests, i64, request by request."""
+        counts = self.counts[requests]
+        starts = (np.cumsum(self.counts) - self.counts)[requests]
+        before = np.cumsum(counts) - counts
+        return np.arange(int(counts.sum())) + np.repeat(starts - before, counts)
+
 
 def impression_rows(
-    impressions: Impressions, maker: FeatureMaker, space: FeatureSpace, progress: Progress
+    impressions: Impressions, maker: FeatureMaker, tastes: Tastes, space: FeatureSpace, progress: Progress
 ) -> Rows:
-    """A row an impression: features as they were just before its search."""
+    """A row an impression: features as they were just before its search.
+
+    How similar query and item are is left out where the search is not fresh.
+    """
     made = impressions
     count, dim = len(made.query), made.query_vecs.shape[1]
     views = np.zeros((count, len(VIEWS), dim), np.float16)
@@ -64,10 +77,11 @@ def impression_rows(
                 query_vec = made.query_vecs[made.query[row]]
                 part = slice(bounds[row], bounds[row + 1])
                 items = made.item[part]
-                history = space.history(query_vec, state)
+                history = space.history(query_vec, state, similar=bool(made.fresh[row]))
                 views[row] = history.views
                 scalars[part] = space.scalars(
                     maker.matching(made.queries[made.query[row]], query_vec, items),
+                    tastes.features(state, query_vec, items, space.table),
                     history,
                     items,
                     space.vectors(items),
@@ -78,7 +92,7 @@ def impression_rows(
             task.advance(last - first)
     return Rows(
         views,
-        made.request,
+        np.diff(bounds),
         made.item,
         scalars,
         made.position,
@@ -88,12 +102,18 @@ def impression_rows(
 
 
 def list_rows(
-    lists: RankedLists, chosen: np.ndarray, features: np.ndarray, space: FeatureSpace, progress: Progress
+    lists: RankedLists,
+    chosen: np.ndarray,
+    features: np.ndarray,
+    space: FeatureSpace,
+    similar: bool,
+    progress: Progress,
 ) -> Rows:
     """A row a candidate of some lists, list by list; clicked is its gain, and of orders nothing is known.
 
     Args:
         chosen: i64[Q], which lists. features: f32[Q, K, F], in the order of :data:`FEATURES`.
+        similar: whether to tell how similar query and item are.
     """
     counts = known_counts(lists.pairs, len(lists.vectors))
     popularity = log_popularity(lists.popularity)
@@ -107,10 +127,11 @@ def list_rows(
     with progress.task("features of lists", total=len(chosen)) as task:
         for at, row in enumerate(chosen):
             own = items[at, mask[at]]
-            history = space.history(lists.query_vecs[row], lists.states[row])
+            history = space.history(lists.query_vecs[row], lists.states[row], similar)
             views[at] = history.views
             scalars[ends[at] - len(own) : ends[at]] = space.scalars(
                 features[at, mask[at]][:, MATCHING_COLUMNS],
+                features[at, mask[at]][:, TASTE_COLUMNS],
                 history,
                 own,
                 space.vectors(own),
@@ -122,7 +143,7 @@ def list_rows(
     unknown = np.zeros(len(scalars), np.float32)
     return Rows(
         views,
-        np.repeat(np.arange(len(chosen), dtype=np.int32), sizes),
+        sizes,
         items[mask],
         scalars,
         np.full(len(scalars), -1, np.int32),

@@ -39,7 +39,12 @@ class RelevanceServer(RewardServer):
                 f"{folder / ARRAYS}: knows {len(fitted.fields.title)} items, the catalogue has {len(index)}"
             )
         maker = FeatureMaker(
-            Analyser(fitted.language), fitted.fields, fitted.evidence, index.vectors, index.popularity
+            Analyser(fitted.language),
+            fitted.fields,
+            fitted.evidence,
+            fitted.tastes,
+            index.vectors,
+            index.popularity,
         )
         return cls(maker, fitted.weights)
 
@@ -50,7 +55,7 @@ class RelevanceServer(RewardServer):
         states: Sequence[ShopperState],
         candidates: Candidates,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Totals f32[B, K] (-inf on padding) and parts f32[B, K, 7] that sum to them (0 on padding)."""
-        parts = self._maker.features(queries, query_vecs, candidates) @ self._weights_by_part
+        """Totals f32[B, K] (-inf on padding) and parts f32[B, K, 8] that sum to them (0 on padding)."""
+        parts = self._maker.features(queries, query_vecs, states, candidates) @ self._weights_by_part
         totals = np.where(candidates.items >= 0, parts.sum(axis=2), np.float32(-np.inf))
         return totals.astype(np.float32), parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from onesearch_pars.baseline import click_baseline
 from onesearch_pars.config import ParsConfig
 from onesearch_pars.measures import auc, calibration, consistency, table_error
 from onesearch_pars.samples import Rows
-from onesearch_pars.towers import TOWERS, Towers, fit_towers, predict
+from onesearch_pars.towers import TOWERS, Towers, best_epoch, fit_towers, predict
 
 if TYPE_CHECKING:
     from onesearch.training.impressions import Impressions
@@ -26,11 +27,16 @@ _HELD_SHARE, _VALID_SHARE, _LEAST_HELD = 0.2, 0.1, 30
 
 @dataclass(frozen=True)
 class Parted:
-    """Which rows are learnt from, stop the training, and judge it: i64 each, none in two of them."""
+    """Which searches are learnt from, stop the training, and judge it: i64 each, none in two of them."""
 
     train: np.ndarray
     valid: np.ndarray
     held: np.ndarray
+
+
+def recurring(lists: RankedLists) -> bool:
+    """Whether the lists' queries stand among the known pairs: held out was a time, not the queries."""
+    return bool(lists.pairs["query"].is_in(normalise_queries(set(lists.queries))).any())
 
 
 def parted(impressions: Impressions, lists: RankedLists) -> Parted:
@@ -41,12 +47,11 @@ def parted(impressions: Impressions, lists: RankedLists) -> Parted:
     queries. Where that leaves fewer than :data:`_LEAST_HELD` searches, the newest fifth is held out. The
     newest tenth of the rest stops the training.
     """
-    queries = set(normalise_queries(lists.queries))
     newest = lists.pairs["last_ts"].drop_nulls().max() if "last_ts" in lists.pairs.columns else None
-    recurring = bool(queries) and lists.pairs["query"].is_in(list(queries)).any()
-    if recurring and newest is not None:
-        held = impressions.times > newest.timestamp()  # type: ignore[union-attr]
+    if recurring(lists) and isinstance(newest, datetime):
+        held = impressions.times > newest.timestamp()
     else:
+        queries = set(normalise_queries(lists.queries))
         ours = np.array([query in queries for query in impressions.queries], bool)
         held = ours[impressions.query] if len(ours) else np.zeros(0, bool)
     count = len(held)
@@ -55,10 +60,7 @@ def parted(impressions: Impressions, lists: RankedLists) -> Parted:
     rest = np.flatnonzero(~held)
     stops = np.zeros(count, bool)
     stops[rest[int(len(rest) * (1 - _VALID_SHARE)) :]] = True
-    of_row = impressions.request
-    return Parted(
-        np.flatnonzero((~held & ~stops)[of_row]), np.flatnonzero(stops[of_row]), np.flatnonzero(held[of_row])
-    )
+    return Parted(np.flatnonzero(~held & ~stops), np.flatnonzero(stops), np.flatnonzero(held))
 
 
 def fit_on_impressions(
@@ -73,9 +75,10 @@ def fit_on_impressions(
     """
     first, curve = fit_towers(rows, parts.train, parts.valid, vectors, config.towers, progress)
     rates, placed = (predict(first, rows, parts.held, vectors, stood) for stood in (False, True))
-    clicked, ordered = rows.clicked[parts.held] > 0, rows.ordered[parts.held] > 0
-    every = np.ones(len(clicked), bool)
-    labels = {"ctr": (every, clicked), "cvr": (clicked, ordered), "ctcvr": (every, ordered)}
+    train, valid, held = (rows.of(requests) for requests in (parts.train, parts.valid, parts.held))
+    clicked, ordered = rows.clicked[held] > 0, rows.ordered[held] > 0
+    shown = np.ones(len(clicked), bool)
+    labels = {"ctr": (shown, clicked), "cvr": (clicked, ordered), "ctcvr": (shown, ordered)}
     told: dict[str, Any] = {"auc": {}, "auc_placed": {}, "calibration": {}, "calibration_error": {}}
     for at, (name, (among, label)) in enumerate(labels.items()):
         told["auc"][name] = auc(rates[among, at], label[among])
@@ -84,21 +87,21 @@ def fit_on_impressions(
         told["calibration"][name], told["calibration_error"][name] = table, table_error(table)
     if config.baseline:
         with progress.task("fitting LightGBM beside the towers"):
-            scores = click_baseline(rows, parts.train, parts.valid, parts.held)
+            scores = click_baseline(rows, train, valid, held)
         told["baseline_auc"] = None if scores is None else auc(scores, clicked)
-    best = min(curve, key=lambda entry: sum(entry.get(name, 0.0) for name in TOWERS))
+    epochs = best_epoch(curve)
     told |= {
         "consistency": consistency(rates),
         "impressions": len(rows),
         "clicks": int(rows.clicked.sum()),
         "orders": int(rows.ordered.sum()),
-        "held_out": len(parts.held),
-        "epochs": int(best["epoch"]),
+        "held_out": len(held),
+        "epochs": epochs,
         "curve": curve,
     }
-    whole = config.towers.model_copy(update={"epochs": int(best["epoch"])})
-    nothing = np.zeros(0, np.int64)
-    final, _ = fit_towers(rows, np.arange(len(rows)), nothing, vectors, whole, progress)
+    whole = config.towers.model_copy(update={"epochs": epochs})
+    every = np.arange(len(rows.counts))
+    final, _ = fit_towers(rows, every, np.zeros(0, np.int64), vectors, whole, progress)
     return first, final, told
 
 
@@ -109,19 +112,18 @@ def fit_on_lists(
 
     ``group`` i64[R] is the query of each request of the rows. The gains stand for clicks.
     """
-    own = group[rows.request]
     rates = np.zeros((len(rows), len(TOWERS)), np.float32)
-    nothing, epochs = np.zeros(0, np.int64), []
+    epochs = []
     for fold in range(folds):
-        held, rest = np.flatnonzero(own % folds == fold), np.flatnonzero(own % folds != fold)
-        if not len(held) or not len(rest):
-            continue
-        model, curve = fit_towers(rows, rest, held, vectors, config.towers, progress)
-        rates[held] = predict(model, rows, held, vectors)
-        epochs.append(min(curve, key=lambda entry: entry[TOWERS[0]])["epoch"])
+        held, rest = np.flatnonzero(group % folds == fold), np.flatnonzero(group % folds != fold)
+        if len(held) and len(rest):
+            model, curve = fit_towers(rows, rest, held, vectors, config.towers, progress)
+            rates[rows.of(held)] = predict(model, rows, held, vectors)
+            epochs.append(best_epoch(curve))
     most = round(float(np.mean(epochs))) if epochs else config.towers.epochs
     whole = config.towers.model_copy(update={"epochs": max(1, most)})
-    final, _ = fit_towers(rows, np.arange(len(rows)), nothing, vectors, whole, progress)
+    every = np.arange(len(rows.counts))
+    final, _ = fit_towers(rows, every, np.zeros(0, np.int64), vectors, whole, progress)
     told = {
         "auc": {"ctr": auc(rates[:, 0], rows.clicked > 0)},
         "candidates": len(rows),

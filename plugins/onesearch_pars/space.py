@@ -19,11 +19,14 @@ from onesearch.shoppers.state import item_keys
 from onesearch.training.levels import calibrated
 
 from onesearch_pars.features import MATCHING
+from onesearch_pars.tastes import NAMES as TASTES
 
 VIEWS = ("query", "recent", "clicks", "orders", "relevant", "user_id")
 _HISTORIES = VIEWS[1:]
 SCALARS = (
     *MATCHING,
+    *TASTES,
+    "similar",
     *(f"cosine_{name}" for name in _HISTORIES),
     "log_popularity",
     "has_price",
@@ -45,12 +48,14 @@ SCALARS = (
     "shopper_clicks",
     "shopper_orders",
 )
-"""Columns of :meth:`FeatureSpace.scalars`: how words and vectors match (:data:`MATCHING`); cosines with the
-shopper's views; log-popularity; the price against its category (standardised) and against what the shopper
-clicked and ordered; shares of the shopper's behaviour in the candidate's category; whether they had it
-before; counters of query and item (logs, and the calibrated rates of DESIGN 9) and of the item (logs,
-smoothed); how much is known of the shopper."""
+"""Columns of :meth:`FeatureSpace.scalars`: how words and vectors match (:data:`MATCHING`); what the shopper
+likes of items (:mod:`onesearch_pars.tastes`); whether the similarity of query and item may be believed, 0 or
+1; cosines with the shopper's views; log-popularity; the price against its category (standardised) and against
+what the shopper clicked and ordered; shares of the shopper's behaviour in the candidate's category; whether
+they had it before; counters of query and item (logs, and the calibrated rates of DESIGN 9) and of the item
+(logs, smoothed); how much is known of the shopper."""
 
+_COSINE = MATCHING.index("cosine")
 LONGEST = 300
 """Newest clicks and orders that are looked at."""
 RELEVANT = 10
@@ -67,11 +72,13 @@ class History:
 
     Attributes:
         views: f32[V, D], rows of :data:`VIEWS`, unit vectors or 0.
+        similar: whether the similarity of query and item may be believed; else the query's view is 0.
         clicks, orders: i32[n], item numbers, oldest first.
         log_price: mean log price of them, NaN without any.
     """
 
     views: np.ndarray
+    similar: bool
     clicks: np.ndarray
     orders: np.ndarray
     log_price: float
@@ -82,7 +89,7 @@ class FeatureSpace:
 
     def __init__(self, items: pl.DataFrame, vectors: np.ndarray) -> None:
         """``items`` (item_id, category, price) and ``vectors`` f16[N, D], in item-number order."""
-        self._vectors = vectors
+        self.table = vectors
         keys = item_keys(items["item_id"].to_list())
         self._order = np.argsort(keys).astype(np.int32)
         self._keys = keys[self._order]
@@ -107,16 +114,17 @@ class FeatureSpace:
         at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return self._order[at[self._keys[at] == keys]]
 
-    def history(self, query_vec: np.ndarray, state: ShopperState) -> History:
-        """What a state means for a query of vector f32[D]."""
+    def history(self, query_vec: np.ndarray, state: ShopperState, similar: bool) -> History:
+        """What a state means for a query of vector f32[D]; ``similar`` as for :class:`History`."""
         clicks = self.numbers(state.clicks.items[-LONGEST:])
         orders = self.numbers(state.orders.items[-LONGEST:])
         recent = self.numbers(np.array([pair.item for pair in state.recent], np.uint64))
         views = np.zeros((len(VIEWS), len(query_vec)), np.float32)
-        views[0] = query_vec
+        if similar:
+            views[0] = query_vec
         both = np.concatenate([clicks, orders])
         if len(both):
-            seen = self._vectors[both].astype(np.float32)
+            seen = self.table[both].astype(np.float32)
             clicked, ordered = seen[: len(clicks)], seen[len(clicks) :]
             near = seen @ query_vec.astype(np.float32)
             nearest = seen[np.argsort(-near, kind="stable")[:RELEVANT]]
@@ -124,14 +132,15 @@ class FeatureSpace:
             views[2], views[3], views[4] = _unit(clicked.sum(0)), _unit(ordered.sum(0)), _unit(nearest.sum(0))
             views[5] = _unit(weights @ clicked)
         if len(recent):
-            views[1] = _unit(self._vectors[recent].astype(np.float32).sum(0))
+            views[1] = _unit(self.table[recent].astype(np.float32).sum(0))
         prices = self._log_price[both]
         prices = prices[np.isfinite(prices)]
-        return History(views, clicks, orders, float(prices.mean()) if len(prices) else float("nan"))
+        return History(views, similar, clicks, orders, float(prices.mean()) if len(prices) else float("nan"))
 
     def scalars(
         self,
         matching: np.ndarray,
+        tastes: np.ndarray,
         history: History,
         items: np.ndarray,
         vectors: np.ndarray,
@@ -142,7 +151,7 @@ class FeatureSpace:
         """f32[K, S] in the order of :data:`SCALARS`.
 
         Args:
-            matching: f32[K, M], columns of :data:`MATCHING`.
+            matching: f32[K, M], columns of :data:`MATCHING`. tastes: f32[K, T].
             items: i32[K]. vectors: f32[K, D], of the items.
             log_popularity: f32[K]. pair_counts, item_counts: f32[K, 3].
         """
@@ -171,15 +180,24 @@ class FeatureSpace:
             np.full(len(items), np.log1p(len(history.clicks))),
             np.full(len(items), np.log1p(len(history.orders))),
         )
+        matching = np.array(matching, np.float32)
+        matching[:, _COSINE] *= history.similar
+        similar = np.full((len(items), 1), history.similar)
         cosines = vectors @ history.views[1:].T
         return np.concatenate(
-            [matching, cosines, np.stack([np.asarray(column, np.float32) for column in columns], axis=1)],
+            [
+                matching,
+                tastes,
+                similar,
+                cosines,
+                np.stack([np.asarray(column, np.float32) for column in columns], axis=1),
+            ],
             axis=1,
         ).astype(np.float32)
 
     def vectors(self, items: np.ndarray) -> np.ndarray:
         """f32[K, D] of items i32[K]."""
-        return self._vectors[items].astype(np.float32)
+        return self.table[items].astype(np.float32)
 
     def _share(self, own: np.ndarray, category: np.ndarray) -> np.ndarray:
         """Share of the events in each candidate's category."""

@@ -3,10 +3,11 @@
 With h_v the view v of a request, c the candidate's vector and s its scalars::
 
     u_v = A_v h_v,  y = C c,  x = [y, u_1 ⊙ y, …, u_V ⊙ y, standardised s]
-    z = relu(W_2 relu(W_1 x)),  p_k = σ(w_k · relu(T_k z) + bias of the place)    k = CTR, CVR, CTCVR
+    z = relu(W_2 relu(W_1 x)),  p_k = σ(w_k · relu(T_k z) + b_k + bias of the place)    k = CTR, CVR, CTCVR
 
-Each tower is trained by binary cross-entropy: CTR and CTCVR on impressions, CVR on clicks. Each is divided by
-the entropy of its mean label, so that orders, of which there are few, are not drowned.
+Each tower is trained by binary cross-entropy: CTR and CTCVR on impressions, CVR on clicks, of which there are
+few: it reads the trunk and does not shape it. Each loss is divided by the entropy of its mean label, so that
+orders are not drowned.
 
 Who clicks has looked, and who looks looks at the top. CTR and CTCVR therefore learn a bias for every place,
 which serving leaves at that of the first: the reward says what a candidate is worth, not where it stood.
@@ -15,6 +16,8 @@ which serving leaves at that of the first: the reward says what a candidate is w
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +33,9 @@ PLACES = 40
 """Places with a bias of their own; the last stands for all behind it."""
 _UNKNOWN = PLACES
 _CLIP = 5.0
+_PLACE_RATE = 10.0
+"""How much faster biases of places are learnt: a few numbers that have far to go."""
+_PREDICTED = 1_000  # requests at once
 
 
 class Towers(nn.Module):
@@ -55,18 +61,24 @@ class Towers(nn.Module):
         self.register_buffer("mean", torch.zeros(scalars))
         self.register_buffer("scale", torch.ones(scalars))
 
-    def forward(self, views: Tensor, vectors: Tensor, scalars: Tensor) -> Tensor:
-        """Views f32[B, V, D], vectors f32[B, D], scalars f32[B, S] → logits f32[B, 3] at the first place."""
+    def forward(self, views: Tensor, request: Tensor, vectors: Tensor, scalars: Tensor) -> Tensor:
+        """Logits f32[M, 3] at the first place.
+
+        Args:
+            views: f32[B, V, D], of B requests. request: i64[M], which of them each candidate is of.
+            vectors: f32[M, D]. scalars: f32[M, S].
+        """
         own = vectors @ self.candidate
-        asked = torch.einsum("bvd,vdr->bvr", views, self.view)
+        asked = torch.einsum("bvd,vdr->bvr", views, self.view)[request]
         plain = ((scalars - self.mean) * self.scale).clamp(-_CLIP, _CLIP)
         x = torch.cat([own, (asked * own[:, None]).flatten(1), plain], dim=1)
-        x = F.relu(self.second(self.dropout(F.relu(self.first(self.dropout(x))))))
-        towers = F.relu(self.tower(x)).unflatten(1, (len(TOWERS), -1))
-        return (towers * self.out).sum(dim=2) + self.bias
+        z = F.relu(self.second(self.dropout(F.relu(self.first(self.dropout(x))))))
+        shaping, reading = (self.tower(part).unflatten(1, (len(TOWERS), -1)) for part in (z, z.detach()))
+        towers = torch.stack([shaping[:, 0], reading[:, 1], shaping[:, 2]], dim=1)
+        return (F.relu(towers) * self.out).sum(dim=2) + self.bias
 
     def shift(self, place: Tensor) -> Tensor:
-        """What a place adds to the logits, f32[B, 3]: nothing at the first place, and nothing to CVR."""
+        """What a place adds to the logits, f32[M, 3]: nothing at the first place, and nothing to CVR."""
         at = torch.where(place < 0, _UNKNOWN, place.clamp(max=PLACES - 1))
         applies = self.place.new_tensor([1.0, 0.0, 1.0])
         return ((self.place[:, at] - self.place[:, :1]).T) * applies
@@ -86,46 +98,51 @@ def fit_towers(
 ) -> tuple[Towers, list[dict[str, float]]]:
     """Train, stop early, and return the best towers with their curve.
 
+    Best is what predicts clicks and their orders best (CTR and CTCVR) in ``valid``.
+
     Args:
-        rows: training and validation together. train, valid: i64, which of them. Without ``valid`` all epochs
-            are run.
+        rows: training and validation together.
+        train, valid: i64, which of its requests. Without ``valid`` all epochs are run.
         vectors: f16[N, D], of the catalogue.
     """
     torch.manual_seed(config.seed)
     model = Towers(rows.views.shape[1], vectors.shape[1], rows.scalars.shape[1], config)
+    known, means = rows.of(train), _means(rows, rows.of(train))
     with torch.no_grad():
-        known = rows.scalars[train].astype(np.float64)
-        model.mean.copy_(torch.from_numpy(known.mean(axis=0)))
-        model.scale.copy_(torch.from_numpy(1 / np.maximum(known.std(axis=0), 1e-3)))
-        model.bias.copy_(torch.from_numpy(_logits_of_means(rows, train)))
+        values = rows.scalars[known].astype(np.float64)
+        model.mean.copy_(torch.from_numpy(values.mean(axis=0)))
+        model.scale.copy_(torch.from_numpy(1 / np.maximum(values.std(axis=0), 1e-3)))
+        model.bias.copy_(torch.from_numpy(np.log(means / (1 - means))))
+    entropy = torch.from_numpy(
+        (-(means * np.log(means) + (1 - means) * np.log(1 - means))).astype(np.float32)
+    )
     table = torch.from_numpy(np.array(vectors))
-    steps = max(1, -(-len(train) // config.batch_size))
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.learning_rate, total_steps=config.epochs * steps, pct_start=0.1
-    )
-    entropy = _entropies(rows, train)
+    steps = -(-len(known) // config.batch_size)
+    others = [parameter for name, parameter in model.named_parameters() if name != "place"]
+    rates = [config.learning_rate, config.learning_rate * _PLACE_RATE]
+    groups: list[dict[str, Any]] = [{"params": others}, {"params": [model.place], "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    total = config.epochs * steps + 1  # the schedule sets the rate of the step to come, too
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=total, pct_start=0.1)
     best, kept, curve, since = float("inf"), copy.deepcopy(model.state_dict()), [], 0
     with progress.task("fitting the towers", total=config.epochs * steps) as task:
         for epoch in range(config.epochs):
             model.train()
-            order = np.random.default_rng([config.seed, epoch]).permutation(train)
-            losses = []
-            for start in range(0, len(order), config.batch_size):
-                loss = _losses(model, rows, order[start : start + config.batch_size], table, entropy).sum()
+            order, losses = np.random.default_rng([config.seed, epoch]).permutation(train), []
+            for some in _batches(rows, order, config.batch_size):
+                loss = (_losses(model, rows, some, table)[0] / entropy).sum()
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
                 schedule.step()
                 losses.append(loss.item())
                 task.advance()
-            held = _mean_losses(model, rows, valid, table, entropy) if len(valid) else np.zeros(0)
+            held = _mean_losses(model, rows, valid, table) / entropy.numpy() if len(valid) else np.zeros(0)
             entry = {"epoch": epoch + 1, "loss": float(np.mean(losses))}
             curve.append(entry | dict(zip(TOWERS, held.tolist(), strict=False)))
-            if not len(valid) or held.sum() < best:
-                best, kept, since = float(held.sum()), copy.deepcopy(model.state_dict()), 0
+            score = float(held[0] + held[2]) if len(valid) else -epoch
+            if score < best:
+                best, kept, since = score, copy.deepcopy(model.state_dict()), 0
             else:
                 since += 1
                 if since >= config.patience:
@@ -134,25 +151,41 @@ def fit_towers(
     return model.eval(), curve
 
 
+def best_epoch(curve: list[dict[str, float]]) -> int:
+    """The epoch whose towers :func:`fit_towers` kept."""
+    return int(min(curve, key=lambda entry: entry.get("ctr", 0.0) + entry.get("ctcvr", 0.0))["epoch"])
+
+
 @torch.no_grad()
 def predict(
-    model: Towers, rows: Rows, at: np.ndarray, vectors: np.ndarray, placed: bool = False, batch: int = 8_192
+    model: Towers, rows: Rows, requests: np.ndarray, vectors: np.ndarray, placed: bool = False
 ) -> np.ndarray:
-    """Rates f32[n, 3] of some rows; ``placed``: as they stood, else as if at the first place."""
+    """Rates f32[n, 3] of the rows of some requests; ``placed``: as they stood, else as if all stood first."""
     table = torch.from_numpy(np.array(vectors))
     found = [np.zeros((0, len(TOWERS)), np.float32)]
-    for start in range(0, len(at), batch):
-        some = at[start : start + batch]
+    for start in range(0, len(requests), _PREDICTED):
+        some = requests[start : start + _PREDICTED]
         logits = model(*_inputs(rows, some, table))
         if placed:
-            logits = logits + model.shift(torch.from_numpy(rows.place[some].astype(np.int64)))
+            logits = logits + model.shift(torch.from_numpy(rows.place[rows.of(some)].astype(np.int64)))
         found.append(logits.sigmoid().numpy())
     return np.concatenate(found)
 
 
-def _inputs(rows: Rows, at: np.ndarray, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _batches(rows: Rows, requests: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Requests in order, in batches of about ``size`` rows."""
+    ends = np.cumsum(rows.counts[requests])
+    if not len(ends):
+        return
+    cuts = np.searchsorted(ends, np.arange(size, ends[-1], size))
+    yield from (part for part in np.split(requests, cuts) if len(part))
+
+
+def _inputs(rows: Rows, requests: np.ndarray, table: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    at = rows.of(requests)
     return (
-        torch.from_numpy(rows.views[rows.request[at]]).float(),
+        torch.from_numpy(rows.views[requests]).float(),
+        torch.from_numpy(np.repeat(np.arange(len(requests)), rows.counts[requests])),
         table[torch.from_numpy(rows.item[at].astype(np.int64))].float(),
         torch.from_numpy(rows.scalars[at]),
     )
@@ -165,23 +198,25 @@ def _labels(rows: Rows, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([clicked, ordered, ordered], axis=1), np.stack([every, clicked, every], axis=1)
 
 
-def _losses(model: Towers, rows: Rows, at: np.ndarray, table: Tensor, entropy: np.ndarray) -> Tensor:
-    """Losses f32[3] of a batch, each over its entropy; a batch without clicks teaches CVR nothing."""
+def _losses(model: Towers, rows: Rows, requests: np.ndarray, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean losses f32[3] of some requests' rows, and how much each tower had to learn from, f32[3]."""
+    at = rows.of(requests)
     labels, weights = (torch.from_numpy(part) for part in _labels(rows, at))
-    logits = model(*_inputs(rows, at, table)) + model.shift(torch.from_numpy(rows.place[at].astype(np.int64)))
+    logits = model(*_inputs(rows, requests, table))
+    logits = logits + model.shift(torch.from_numpy(rows.place[at].astype(np.int64)))
     losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none") * weights
-    return losses.sum(dim=0) / weights.sum(dim=0).clamp(min=1e-6) / torch.from_numpy(entropy)
+    total = weights.sum(dim=0)
+    return losses.sum(dim=0) / total.clamp(min=1e-6), total
 
 
 @torch.no_grad()
-def _mean_losses(model: Towers, rows: Rows, at: np.ndarray, table: Tensor, entropy: np.ndarray) -> np.ndarray:
+def _mean_losses(model: Towers, rows: Rows, requests: np.ndarray, table: Tensor) -> np.ndarray:
     model.eval()
     total, weight = np.zeros(len(TOWERS)), np.zeros(len(TOWERS))
-    for start in range(0, len(at), 8_192):
-        some = at[start : start + 8_192]
-        own = _labels(rows, some)[1].sum(axis=0)
-        total += _losses(model, rows, some, table, entropy).numpy() * own
-        weight += own
+    for start in range(0, len(requests), _PREDICTED):
+        losses, counted = _losses(model, rows, requests[start : start + _PREDICTED], table)
+        total += (losses * counted).numpy()
+        weight += counted.numpy()
     return total / np.maximum(weight, 1e-6)
 
 
@@ -190,13 +225,3 @@ def _means(rows: Rows, at: np.ndarray) -> np.ndarray:
     labels, weights = _labels(rows, at)
     means = (labels * weights).sum(axis=0, dtype=np.float64) + 1
     return np.clip(means / (weights.sum(axis=0, dtype=np.float64) + 2), 1e-4, 1 - 1e-4)
-
-
-def _logits_of_means(rows: Rows, at: np.ndarray) -> np.ndarray:
-    means = _means(rows, at)
-    return np.log(means / (1 - means)).astype(np.float32)
-
-
-def _entropies(rows: Rows, at: np.ndarray) -> np.ndarray:
-    means = _means(rows, at)
-    return (-(means * np.log(means) + (1 - means) * np.log(1 - means))).astype(np.float32)

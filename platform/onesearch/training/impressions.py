@@ -1,12 +1,16 @@
 """What shoppers were shown in searches, what came of it, and what was known just before: a reward's log.
 
-Nothing in it knows the future: states, counters and popularity are those from before the request.
+Nothing in it knows the future: states, counters and popularity are those from before the request. Embeddings
+may, though: a tokenizer that was aligned on the log has seen what was clicked in it. So it is told which
+searches are *fresh*, later than anything that tokenizer and generator learnt from; only there a reward may
+believe how similar query and item are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import polars as pl
@@ -31,6 +35,7 @@ class Impressions:
     Attributes:
         queries: U different texts, normalised. query_vecs: f32[U, D].
         query: i32[R], rows of ``queries``. user_ids: R ids. times: i64[R], seconds since 1970.
+        fresh: bool[R], searches that the embeddings know nothing of.
         states_before: see :data:`StatesBefore`; call :meth:`states`.
         request: i32[M], rising. item: i32[M]. position: i32[M], 0 the first; -1 unknown.
         propensity: f32[M], NaN where none was logged.
@@ -47,6 +52,7 @@ class Impressions:
     query: np.ndarray
     user_ids: list[str]
     times: np.ndarray
+    fresh: np.ndarray
     states_before: StatesBefore
     request: np.ndarray
     item: np.ndarray
@@ -79,6 +85,7 @@ def impressions_of(
     states_before: StatesBefore,
     limit: int = LIMIT,
     half_life_days: float = 14.0,
+    learnt_until: datetime | None = None,
 ) -> Impressions:
     """Gather a reward's log.
 
@@ -91,6 +98,7 @@ def impressions_of(
         states_before: the log's, see :data:`StatesBefore`.
         limit: impressions at most: the newest searches, whole.
         half_life_days: of the popularity.
+        learnt_until: tokenizer and generator learnt from nothing at or after this moment; None: from all.
     """
     numbers = items.select("item_id").with_row_index("item").with_columns(pl.col("item").cast(pl.Int32))
     shown = (
@@ -102,10 +110,11 @@ def impressions_of(
     )
     shown = shown.with_columns(request=pl.col("list").rle_id())
     if len(shown) > limit:
-        first = shown["request"][len(shown) - limit]
-        shown = shown.filter(pl.col("request") > first).with_columns(pl.col("request") - first - 1)
+        first = shown["request"][len(shown) - limit - 1] + 1
+        shown = shown.filter(pl.col("request") >= first).with_columns(pl.col("request") - first)
     asked = shown.select("query", "item_id", ts="asked")
     searches = shown.unique("request", keep="first", maintain_order=True)
+    fresh = (pl.lit(learnt_until) <= pl.col("asked")).fill_null(False)
     judged = judgements.with_columns(normalised()).join(numbers, on="item_id", how="inner")
     texts = pl.concat([searches["query"], judged["query"]]).unique().sort()
     places = pl.DataFrame({"query": texts}).with_row_index("at").with_columns(pl.col("at").cast(pl.Int32))
@@ -120,6 +129,7 @@ def impressions_of(
         query=at.to_numpy(),
         user_ids=searches["user_id"].to_list(),
         times=searches["asked"].dt.epoch("s").to_numpy(),
+        fresh=searches.select(fresh=fresh)["fresh"].to_numpy(),
         states_before=states_before,
         request=shown["request"].cast(pl.Int32).to_numpy(),
         item=shown["item"].to_numpy(),

@@ -87,7 +87,13 @@ def test_the_newest_searches_stay_whole() -> None:
     assert len(found.user_ids) == len(found.query) == 3
     assert [found.queries[row] for row in found.query] == ["q1", "q2", "q0"]
     assert found.pair_before[:, 0].tolist() == [2] * 6 + [3] * 3
-    assert len(gathered(log(*rows), limit=30)) == 30
+    assert len(gathered(log(*rows), limit=30)) == 30 and len(gathered(log(*rows), limit=29)) == 27
+
+
+def test_fresh_is_what_the_embeddings_know_nothing_of() -> None:
+    assert gathered(EVENTS).fresh.tolist() == [False, False]
+    assert gathered(EVENTS, learnt_until=START + timedelta(hours=30)).fresh.tolist() == [False, True]
+    assert gathered(EVENTS, learnt_until=START).fresh.tolist() == [True, True]
 
 
 def test_a_log_without_impressions_or_events_has_none() -> None:
