@@ -72,9 +72,9 @@ def run(
     Returns:
         ``rows``: engine, size, beams, items, constrained, p50_ms, p99_ms, illegal (share of the SIDs found
         that no item has), certified (share of the queries whose top 10 is proven exact; None where an engine
-        cannot tell), over_ctranslate2 (its median time over that of CTranslate2's int8, where that is there), cpu_ms
-        and cpu_over_ctranslate2 (the same by the processor time of all threads, which a machine that is busy
-        with other work changes less).
+        cannot tell), over_ctranslate2 (its median time over that of CTranslate2's int8, where that is
+        there), cpu_ms and cpu_over_ctranslate2 (the same by the processor time of all threads, which other
+        work on the machine changes less).
         ``phases``: for the native engines, a query's mean milliseconds in the encoder, at each step of the
         decoder and in all else (tree, heads, ranking), and the rows that went through the decoder.
         ``matmul_ms``: a product of 512 × 512 by 512 × 2048 in float32 in the same runtime, to compare
