@@ -72,7 +72,9 @@ def run(
     Returns:
         ``rows``: engine, size, beams, items, constrained, p50_ms, p99_ms, illegal (share of the SIDs found
         that no item has), certified (share of the queries whose top 10 is proven exact; None where an engine
-        cannot tell), over_ctranslate2 (its median time over that of CTranslate2's int8, where that is there).
+        cannot tell), over_ctranslate2 (its median time over that of CTranslate2's int8, where that is
+        there), cpu_ms and cpu_over_ctranslate2 (the same by the processor time of all threads, which other
+        work on the machine changes less).
         ``phases``: for the native engines, a query's mean milliseconds in the encoder, at each step of the
         decoder and in all else (tree, heads, ranking), and the rows that went through the decoder.
         ``matmul_ms``: a product of 512 × 512 by 512 × 2048 in float32 in the same runtime, to compare
@@ -223,6 +225,7 @@ def _time(
     random: np.random.Generator,
 ) -> list[dict[str, Any]]:
     times: dict[str, list[float]] = {name: [] for name in engines}
+    used: dict[str, list[float]] = {name: [] for name in engines}
     illegal: dict[str, list[float]] = {name: [] for name in engines}
     tokens, repeats = asked
     leaf_vectors = live.vectors[-1].astype(np.float32)
@@ -234,12 +237,14 @@ def _time(
             slow = times[name] and np.median(times[name]) > 0.4
             if slow and number > _SLOW_ROUNDS + 1:
                 continue
-            began = time.perf_counter()
+            began, before = time.perf_counter(), time.process_time()
             found = engine(question, beams)
+            took, spent = time.perf_counter() - began, time.process_time() - before
             if number > 1:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(took)
+                used[name].append(spent)
                 illegal[name].append(float((live.tree.find_leaves(found) < 0).mean()) if len(found) else 0.0)
-    peer = np.median(times["ctranslate2-int8"]) if times.get("ctranslate2-int8") else None
+    peer = times.get("ctranslate2-int8"), used.get("ctranslate2-int8")
     return [
         {
             "engine": name,
@@ -251,11 +256,17 @@ def _time(
             "p99_ms": round(float(np.percentile(times[name], 99)) * 1000, 2),
             "illegal": round(float(np.mean(illegal[name])), 4),
             "certified": round(float(np.mean(own[name].certified[2:])), 3) if name in own else None,
-            "over_ctranslate2": round(float(np.median(times[name]) / peer), 3) if peer else None,
+            "over_ctranslate2": _ratio(times[name], peer[0]),
+            "cpu_ms": round(float(np.median(used[name])) * 1000, 2),
+            "cpu_over_ctranslate2": _ratio(used[name], peer[1]),
             "queries": len(times[name]),
         }
         for name in engines
     ]
+
+
+def _ratio(own: list[float], peer: list[float] | None) -> float | None:
+    return round(float(np.median(own) / np.median(peer)), 3) if peer else None
 
 
 def _matmul_ms(threads: int) -> float:

@@ -17,6 +17,8 @@ KEYS = {
     "illegal",
     "certified",
     "over_ctranslate2",
+    "cpu_ms",
+    "cpu_over_ctranslate2",
 }
 
 

@@ -280,7 +280,8 @@ void Network::encode(const int32_t* ids, const uint8_t* seen, int tokens, const 
     apply(layer.qkv, y, d, count, to, 3 * d, mine);
     pack(to + d, 3 * d, count, first, rows, packs);
   };
-  const int pieces = std::max(1, std::min(pool.threads(), rows / 4));
+  // More pieces than threads: there is less to wait for when another process takes a core.
+  const int pieces = std::max({1, std::min(pool.threads(), rows / 4), rows / 16});
   const auto begin = [&](int piece) { return static_cast<int>(static_cast<int64_t>(rows) * piece / pieces); };
   pool.run(pieces, [&](int piece, int thread) {
     const int first = begin(piece), last = begin(piece + 1), texts = std::max(first, prefixes);

@@ -53,12 +53,12 @@ class Pool {
   // that comes late cannot take a piece of a job it has not seen.
   std::atomic<uint64_t> job_{0};
   std::atomic<int> done_{0}, awake_{0}, asleep_{0};
-  std::atomic<bool> closing_{false};
+  std::atomic<bool> closing_{false}, caller_asleep_{false};
   Call call_ = nullptr;
   void* context_ = nullptr;
   std::exception_ptr failure_;
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable wake_, finished_;
   std::vector<std::thread> workers_;
 };
 

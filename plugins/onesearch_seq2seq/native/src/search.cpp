@@ -17,6 +17,9 @@ constexpr int kPiece = 64;
 constexpr int kStep = 12;
 // Rows that are worth a thread of their own.
 constexpr int kFewest = 4;
+// Rows of a piece of work where there are many: the smaller, the less there is to wait for when another process
+// takes a core, but the more often the weights are read.
+constexpr int kPart = 32;
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -330,7 +333,8 @@ void Search::follow(int depth, const std::vector<int32_t>& beams) {
   const int rows = paths_.count() - first;
   if (rows) {
     network_.reserve(paths_);
-    const int pieces = std::min<int>(std::min(pool_.threads(), (rows + kFewest - 1) / kFewest), groups.size());
+    const int wanted_pieces = std::max(std::min(pool_.threads(), (rows + kFewest - 1) / kFewest), rows / kPart);
+    const int pieces = std::min<int>(wanted_pieces, groups.size());
     const auto begin = [&](int piece) {  // the group that starts nearest to an equal share
       if (piece == pieces) return paths_.count();
       const int wanted = first + static_cast<int>(static_cast<int64_t>(rows) * piece / pieces);
