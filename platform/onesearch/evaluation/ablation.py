@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from importlib.metadata import entry_points
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from onesearch.plugins import nearest
 from onesearch.progress import Progress, SilentProgress
 
 GROUP = "onesearch.ablations"
+DEMO = Path(str(files("onesearch"))) / "demo.toml"
 
 
 def run(
@@ -34,8 +36,9 @@ def run(
     Args:
         studies: which studies (khqe-losses, khqe-tables, museq …); none: all that are installed.
         store: what is learnt from and measured on; None makes the small simulated shop.
-        config: the configuration that the whole is built by.
-        passes: how long every arm trains: passes of an alignment, minutes of a generator's stage.
+        config: the configuration that the whole is built by; none: the demo's on the small simulated shop
+            (minutes an arm), the defaults on a store (up to an hour an arm).
+        passes: of every alignment of a tokenizer. A generator's stages last as the configuration says.
         work: folder that keeps what can be used again between runs.
 
     Returns:
@@ -50,7 +53,7 @@ def run(
                 f"no ablation is named '{name}'{nearest(name, known)}; there are: {', '.join(known)}"
             )
     progress = progress or SilentProgress()
-    settings = load_config(config)
+    settings = load_config(DEMO if config is None and store is None else config)
     with tempfile.TemporaryDirectory() as temporary:
         opened = store_or_demo(store, Path(temporary), progress, DemoSize.small)
         folder = work or Path(temporary) / "work"

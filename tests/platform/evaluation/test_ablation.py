@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from onesearch.config import load_config
 from onesearch.data.store import Store
 from onesearch.data.writing import StoreWriter
 from onesearch.errors import UsageError
@@ -41,3 +42,7 @@ def test_all_or_those_named_run(store: Path) -> None:
 def test_an_unknown_study_is_named_with_the_nearest(store: Path) -> None:
     with pytest.raises(UsageError, match="'khqe-table', did you mean 'khqe-tables'"):
         ablation.run(("khqe-table",), store)
+
+
+def test_without_a_store_it_is_as_quick_as_the_demo() -> None:
+    assert load_config(ablation.DEMO).component("generator")[1].model_dump()["size"] == "tiny"
