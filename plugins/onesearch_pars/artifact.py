@@ -73,7 +73,7 @@ class FittedPars:
 
     Attributes:
         listwise: the list-wise score. relevance: S_rel. counts: of query and item, and of items.
-        lambdas: f64[5], λ of :data:`~onesearch_pars.tuning.PARTS`.
+        lambdas: f32[5], λ of :data:`~onesearch_pars.tuning.PARTS`.
         towers: whether there are towers to be asked.
         similar: whether they are told how similar query and item are.
     """
@@ -106,7 +106,7 @@ class FittedPars:
         try:
             language, weights = str(about["language"]), _values(FEATURE_NAMES, about["weights"])
             relevance = Relevance(_values(MATCHING, about["relevance"]), float(about["relevance_bias"]))
-            lambdas = _values(PARTS, about["lambdas"]).astype(np.float64)
+            lambdas = _values(PARTS, about["lambdas"])
             towers, similar = bool(about["towers"]), bool(about["similar"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path}: not a fitted reward of PARS ({error})") from error

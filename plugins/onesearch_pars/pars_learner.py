@@ -28,6 +28,7 @@ from onesearch_pars.tower_graph import FILE as GRAPH
 from onesearch_pars.tower_graph import write_graph
 from onesearch_pars.tuning import (
     ALONE,
+    DEFAULT,
     PARTS,
     RELEVANCE_FACTOR,
     Lists,
@@ -47,6 +48,7 @@ _NOTES = {
     "lists": "no impressions to learn from: CTR learns from the gains of lists, CVR and CTCVR are left out",
     "relevance": "no clicks to learn from: the order is that of the relevance reward",
 }
+_UNJUDGED = "; the embeddings learnt from the lists' answers, so λ are the defaults instead of tuned ones"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class _Towers:
         rates: f32[M, 3], of the tuning lists' candidates, by towers that do not know the lists' answers.
         figures: what is told of them. frozen: bool[5], parts that must not count.
         similar: whether they may be told how similar query and item are.
+        judged: whether the embeddings do not know the lists' answers, so that the lists can judge the parts.
         note: what has to be said.
     """
 
@@ -66,6 +69,7 @@ class _Towers:
     figures: dict[str, Any]
     frozen: np.ndarray
     similar: bool = False
+    judged: bool = True
     note: str = ""
 
     @classmethod
@@ -128,7 +132,7 @@ class ParsLearner(RewardLearner):
             found = self._towers_of_lists(lists, chosen, features, space, progress)
         self.towers = found.arrays
         tuning = _tuning_lists(lists, chosen, listwise, relevance, features, found.rates)
-        lambdas, tuned, reached = self._lambdas(tuning, found.frozen, progress)
+        lambdas, tuned, reached = self._lambdas(tuning, found, progress)
         evidence = serving_evidence(lists)
         kept = Fitted(settings.language, listwise.weights, fields, evidence, tastes)
         counts = _serving_counts(lists, impressions if source == "impressions" else None)
@@ -137,7 +141,7 @@ class ParsLearner(RewardLearner):
             {
                 **listwise.figures,
                 "source": source,
-                "note": _NOTES[source] + found.note,
+                "note": _NOTES[source] + found.note + ("" if found.judged else _UNJUDGED),
                 "relevance": quality,
                 "towers": found.figures,
                 **tuned,
@@ -168,7 +172,13 @@ class ParsLearner(RewardLearner):
         seen: Rows,
         progress: Progress,
     ) -> _Towers:
-        from onesearch_pars.sim import ENOUGH_IMPRESSIONS, ENOUGH_ORDERS, fit_on_impressions, parted
+        from onesearch_pars.sim import (
+            ENOUGH_IMPRESSIONS,
+            ENOUGH_ORDERS,
+            fit_on_impressions,
+            parted,
+            recurring,
+        )
         from onesearch_pars.towers import predict
 
         similar = bool(seen.counts[impressions.fresh].sum() >= ENOUGH_IMPRESSIONS)
@@ -180,9 +190,9 @@ class ParsLearner(RewardLearner):
         note = "" if similar else "; they do not know how similar query and item are, as no search is fresh"
         note += f"; {figures['orders']} orders are too few for CVR and CTCVR to count" if few else ""
         figures["similar"] = similar
-        return _Towers(
-            final.arrays(), rates, figures, np.array([False, few, few, False, False]), similar, note
-        )
+        frozen = np.array([False, few, few, False, False])
+        judged = similar or not recurring(lists)
+        return _Towers(final.arrays(), rates, figures, frozen, similar, judged, note)
 
     def _towers_of_lists(
         self,
@@ -200,30 +210,31 @@ class ParsLearner(RewardLearner):
         group = np.unique(lists.queries, return_inverse=True)[1].reshape(-1)[chosen]
         rates, final, figures = fit_on_lists(rows, group, lists.vectors, self.settings, progress)
         figures["similar"] = similar
-        return _Towers(final.arrays(), rates, figures, np.array([False, True, True, False, False]), similar)
+        frozen = np.array([False, True, True, False, False])
+        return _Towers(final.arrays(), rates, figures, frozen, similar, judged=similar)
 
     def _lambdas(
-        self, tuning: Lists, frozen: np.ndarray, progress: Progress
+        self, tuning: Lists, found: _Towers, progress: Progress
     ) -> tuple[np.ndarray, dict[str, Any], float]:
-        """λ f64[5], what is told of them, and the NDCG@10 they reach."""
-        given = self.settings.lambdas
+        """λ f32[5], what is told of them, and the NDCG@10 they reach."""
+        given, frozen = self.settings.lambdas, found.frozen
         factors = np.where(np.array(PARTS) == "relevance", RELEVANCE_FACTOR, 1.0)
         spread = tuning.spreads()
-        if given is not None:
-            lambdas = np.where(frozen, 0.0, np.array(given))
-            mu, each = lambdas * factors * spread, tuning.ndcg(lambdas * factors)
-            reached = float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
-        else:
+        if given is None and found.judged:
             with progress.task("tuning λ"):
                 mu, reached = tune(tuning, frozen), cross_validated(tuning, frozen)
-            lambdas = weights_of(mu, spread) / factors
-            if not mu[:-1].any():
-                lambdas = ALONE  # the relevance reward, in its own units
+        else:
+            wanted = DEFAULT if given is None else np.array(given) * factors * spread
+            mu = np.where(frozen, 0.0, wanted)
+            each = tuning.ndcg(weights_of(mu, spread))
+            reached = float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
+        # Alone it stays in its own units: the relevance reward itself.
+        lambdas = weights_of(mu, spread) / factors if mu[:-1].any() else ALONE
         named = {"lambdas": lambdas, "mu": mu}
         said: dict[str, Any] = {
             name: dict(zip(PARTS, values.tolist(), strict=True)) for name, values in named.items()
         }
-        return lambdas, said | {"tuned": given is None}, reached
+        return lambdas.astype(np.float32), said | {"tuned": given is None and found.judged}, reached
 
     def save(self, folder: Path) -> None:
         """Write ``pars.json``, ``pars.safetensors`` and, with towers, ``towers.safetensors``."""
