@@ -41,7 +41,7 @@ BUDGET_S = {
 }
 EVALUATED = 250
 MOST_ACTIVE = 40
-TWO_ASK = "dress"
+TWO_ASK = "handbag"
 SEARCHES = (
     ("phone holder", "--k", "5"),
     ("猫砂", "--k", "5"),

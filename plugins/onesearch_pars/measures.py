@@ -58,26 +58,32 @@ def consistency(rates: np.ndarray) -> dict[str, float]:
     }
 
 
-def ndcg(
-    scores: np.ndarray, gain: np.ndarray, mask: np.ndarray, times: np.ndarray | None = None, k: int = 10
-) -> float:
-    """Mean NDCG@k over lists that have any gain; NaN without one.
+def ndcg_each(scores: np.ndarray, gain: np.ndarray, mask: np.ndarray, k: int = 10) -> np.ndarray:
+    """NDCG@k of each list, f64[Q]; NaN where a list has no gain.
 
     ``DCG = Σ_{places 1 … k} gain / log2(place + 1)``; ideal is the order by gain. Ties keep their order.
 
     Args:
-        scores, gain: f[Q, K]. mask: bool[Q, K], false on padding. times: f[Q], how often each list counts.
+        scores, gain: f[Q, K]. mask: bool[Q, K], false on padding.
     """
     gain = np.where(mask, gain, 0.0)
-    lists = gain.any(axis=1)
-    if not lists.any():
-        return float("nan")
-    scores, gain, mask = scores[lists], gain[lists], mask[lists]
     first = np.argsort(-np.where(mask, scores, -np.inf), axis=1, kind="stable")[:, :k]
     discount = 1 / np.log2(np.arange(2, first.shape[1] + 2))
     reached = (np.take_along_axis(gain, first, axis=1) * discount).sum(axis=1)
     ideal = (-np.sort(-gain, axis=1)[:, :k] * discount).sum(axis=1)
-    return float(np.average(reached / ideal, weights=None if times is None else times[lists]))
+    each: np.ndarray = np.divide(reached, ideal, out=np.full(len(gain), np.nan), where=ideal > 0)
+    return each
+
+
+def ndcg(
+    scores: np.ndarray, gain: np.ndarray, mask: np.ndarray, times: np.ndarray | None = None, k: int = 10
+) -> float:
+    """Mean NDCG@k over lists that have any gain; NaN without one. ``times`` f[Q]: how often each counts."""
+    each = ndcg_each(scores, gain, mask, k)
+    useful = ~np.isnan(each)
+    if not useful.any():
+        return float("nan")
+    return float(np.average(each[useful], weights=None if times is None else times[useful]))
 
 
 def ragged_ndcg(scores: np.ndarray, gain: np.ndarray, group: np.ndarray, k: int = 10) -> float:

@@ -27,11 +27,11 @@ from onesearch_pars.tastes import Tastes
 from onesearch_pars.tower_graph import FILE as GRAPH
 from onesearch_pars.tower_graph import write_graph
 from onesearch_pars.tuning import (
+    ALONE,
     PARTS,
     RELEVANCE_FACTOR,
     Lists,
     cross_validated,
-    spreads,
     tune,
     weights_of,
 )
@@ -72,7 +72,7 @@ class _Towers:
     def none(cls, mask: np.ndarray) -> _Towers:
         """No towers, for lists of candidates bool[Q, K]."""
         rates = np.zeros((int(mask.sum()), 3), np.float32)
-        return cls(None, rates, {}, np.array([True, True, True, False, False]))
+        return cls(None, rates, {}, np.array([True, True, True, True, False]))
 
 
 class ParsLearner(RewardLearner):
@@ -208,17 +208,17 @@ class ParsLearner(RewardLearner):
         """λ f64[5], what is told of them, and the NDCG@10 they reach."""
         given = self.settings.lambdas
         factors = np.where(np.array(PARTS) == "relevance", RELEVANCE_FACTOR, 1.0)
-        spread = spreads([tuning])
+        spread = tuning.spreads()
         if given is not None:
             lambdas = np.where(frozen, 0.0, np.array(given))
-            mu, reached = lambdas * factors * spread, tuning.ndcg(lambdas * factors)
+            mu, each = lambdas * factors * spread, tuning.ndcg(lambdas * factors)
+            reached = float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
         else:
             with progress.task("tuning λ"):
-                mu, _ = tune([tuning], frozen)
-                reached = cross_validated([tuning], frozen)
+                mu, reached = tune(tuning, frozen), cross_validated(tuning, frozen)
             lambdas = weights_of(mu, spread) / factors
-            if mu[:-1].sum() == 0:
-                lambdas = np.array([0.0, 0.0, 0.0, 0.0, 1.0])  # the relevance reward, in its own units
+            if not mu[:-1].any():
+                lambdas = ALONE  # the relevance reward, in its own units
         named = {"lambdas": lambdas, "mu": mu}
         said: dict[str, Any] = {
             name: dict(zip(PARTS, values.tolist(), strict=True)) for name, values in named.items()
@@ -342,8 +342,7 @@ def _tuning_lists(
     parts[mask, 3] = relevance(features[mask][:, MATCHING_COLUMNS])
     parts[mask, 4] = listwise.scores[listwise.like[chosen]][mask]
     group = np.unique(lists.queries, return_inverse=True)[1].reshape(-1)[chosen]
-    ones = np.ones(len(chosen), np.float32)
-    return Lists(parts, np.where(mask, lists.gain[chosen], 0).astype(np.float32), mask, ones, group)
+    return Lists(parts, np.where(mask, lists.gain[chosen], 0).astype(np.float32), mask, group)
 
 
 def _serving_counts(lists: RankedLists, impressions: Impressions | None) -> Counts:

@@ -35,7 +35,7 @@ class Relevance:
 
     def __call__(self, matching: np.ndarray) -> np.ndarray:
         """f32[…, M] → f32[…] in (0, 1)."""
-        logits = np.clip(matching @ self.weights + np.float32(self.bias), -30, 30)
+        logits = np.clip(matching @ self.weights + np.float32(self.bias), -15, 15)
         return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
 

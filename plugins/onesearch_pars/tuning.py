@@ -2,32 +2,33 @@
 
 ``R = λ1·CTR + λ2·CVR + λ3·CTCVR + 10·λ4·S_rel + λ5·listwise``. The parts have scales of their own (a CTR of
 a few hundredths, a list-wise score of several units), so what is searched is μ, the weight of a part over
-its spread within lists: ``λ = μ / spread``, and 10 times less for S_rel. Coordinates are tried in turn, from
-several starts, for the highest NDCG@10 of the gains; a part that never varies within a list gets 0.
+its spread within lists: ``λ = μ / spread``, and 10 times less for S_rel.
+
+Coordinates are tried in turn, from :data:`DEFAULT`, for the highest NDCG@10 of the gains. Gains are few and
+noisy, so a step is taken only where it gains more than half of its own standard error; where nothing is
+known, the defaults stand. A part that never varies within a list gets 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from onesearch_pars.measures import ndcg
+from onesearch_pars.measures import ndcg_each
 
 PARTS = ("ctr", "cvr", "ctcvr", "relevance", "listwise")
 RELEVANCE_FACTOR = 10.0
 """Of S_rel in the reward, as the paper has it."""
-_STEPS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
-_STARTS = (
-    (0.0, 0.0, 0.0, 0.0, 1.0),
-    (1.0, 1.0, 1.0, 1.0, 1.0),
-    (1.0, 0.0, 0.0, 0.5, 1.0),
-    (0.0, 0.0, 1.0, 0.5, 1.0),
-)
-_ROUNDS = 4
-_WORTH = 1e-4
-"""NDCG that a step has to gain."""
+DEFAULT = np.array([0.25, 0.0, 0.25, 0.125, 1.0])
+"""μ to begin with: the list-wise score leads, what the towers know of clicks and orders moves it. Chosen on
+searches of a simulated shop's day after its log (docs/pars.md)."""
+ALONE = np.array([0.0, 0.0, 0.0, 0.0, 1.0])
+"""μ of the list-wise score alone: the relevance reward's order."""
+_STEPS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
+_ROUNDS = 3
+_SURE = 0.5
+"""Standard errors that a step has to gain."""
 
 
 @dataclass(frozen=True)
@@ -36,35 +37,31 @@ class Lists:
 
     Attributes:
         parts: f32[Q, K, 5], CTR, CVR, CTCVR, S_rel and list-wise score of each candidate, 0 on padding.
-        gain: f32[Q, K]. mask: bool[Q, K], false on padding. times: f32[Q], how much a list counts.
+        gain: f32[Q, K]. mask: bool[Q, K], false on padding.
         group: i64[Q], lists of one group are of one query.
     """
 
     parts: np.ndarray
     gain: np.ndarray
     mask: np.ndarray
-    times: np.ndarray
     group: np.ndarray
 
     def only(self, keep: np.ndarray) -> Lists:
-        """The lists of a mask."""
-        return Lists(self.parts[keep], self.gain[keep], self.mask[keep], self.times[keep], self.group[keep])
+        """Some of the lists: a mask or their numbers."""
+        return Lists(self.parts[keep], self.gain[keep], self.mask[keep], self.group[keep])
 
-    def ndcg(self, weights: np.ndarray) -> float:
-        """Of the order by the weighted sum of the parts."""
-        return ndcg(self.parts @ weights.astype(np.float32), self.gain, self.mask, self.times)
+    def ndcg(self, weights: np.ndarray) -> np.ndarray:
+        """NDCG@10 of each list by the weighted sum of its parts, f64[Q]; NaN where it has no gain."""
+        return ndcg_each(self.parts @ weights.astype(np.float32), self.gain, self.mask)
 
-
-def spreads(sets: Sequence[Lists]) -> np.ndarray:
-    """f64[5]: root mean square deviation of each part from its list's mean, over all sets."""
-    total, count = np.zeros(len(PARTS)), 0
-    for lists in sets:
-        inside = lists.mask[..., None]
-        sizes = np.maximum(lists.mask.sum(axis=1), 1)[:, None]
-        centre = np.where(inside, lists.parts, 0).sum(axis=1) / sizes
-        total += (np.where(inside, lists.parts - centre[:, None], 0).astype(np.float64) ** 2).sum(axis=(0, 1))
-        count += int(lists.mask.sum())
-    return np.sqrt(total / max(1, count))
+    def spreads(self) -> np.ndarray:
+        """f64[5]: root mean square deviation of each part from its list's mean."""
+        inside = self.mask[..., None]
+        sizes = np.maximum(self.mask.sum(axis=1), 1)[:, None]
+        centre = np.where(inside, self.parts, 0).sum(axis=1) / sizes
+        apart = np.where(inside, self.parts - centre[:, None], 0).astype(np.float64)
+        spread: np.ndarray = np.sqrt((apart**2).sum(axis=(0, 1)) / max(1, int(self.mask.sum())))
+        return spread
 
 
 def weights_of(mu: np.ndarray, spread: np.ndarray) -> np.ndarray:
@@ -72,48 +69,47 @@ def weights_of(mu: np.ndarray, spread: np.ndarray) -> np.ndarray:
     return np.where(spread > 1e-9, mu / np.maximum(spread, 1e-9), 0.0)
 
 
-def tune(sets: Sequence[Lists], frozen: np.ndarray | None = None) -> tuple[np.ndarray, float]:
-    """The best μ f64[5] found, and the mean NDCG@10 that it reaches over the sets.
+def tune(lists: Lists, frozen: np.ndarray) -> np.ndarray:
+    """μ f64[5] for some lists; ``frozen`` bool[5]: parts that must not count."""
+    spread = lists.spreads()
+    free = (spread > 1e-9) & ~frozen
+    useful = lists.only(np.flatnonzero((np.where(lists.mask, lists.gain, 0) > 0).any(axis=1)))
+    at = np.where(free, DEFAULT, 0.0)
+    if not len(useful.gain):
+        return at
 
-    ``frozen`` bool[5]: parts that must not count. Without any gain μ is that of the list-wise score alone.
-    """
-    spread = spreads(sets)
-    useful = [lists for lists in sets if lists.gain.any()]
-    free = (spread > 1e-9) & ~(np.zeros(len(PARTS), bool) if frozen is None else frozen)
-    alone = np.array(_STARTS[0])
-    if not useful:
-        return alone, float("nan")
+    def reached(mu: np.ndarray) -> np.ndarray:
+        return useful.ndcg(weights_of(mu, spread))
 
-    def reached(mu: np.ndarray) -> float:
-        return float(np.mean([lists.ndcg(weights_of(mu, spread)) for lists in useful]))
-
-    best, height = alone, reached(alone)
-    for start in _STARTS:
-        at = np.where(free, np.array(start), 0.0)
-        here = reached(at)
-        for _ in range(_ROUNDS):
-            before = here
-            for part in np.flatnonzero(free):
-                for step in _STEPS:
-                    tried = at.copy()
-                    tried[part] = step
-                    now = reached(tried)
-                    if now > here + _WORTH:
-                        at, here = tried, now
-            if here <= before + _WORTH:
-                break
-        if here > height + _WORTH:
-            best, height = at, here
-    return best, height
+    here = reached(at)
+    for _ in range(_ROUNDS):
+        before = at.copy()
+        for part in np.flatnonzero(free):
+            for step in _STEPS:
+                tried = at.copy()
+                tried[part] = step
+                now = reached(tried)
+                if step != at[part] and _better(now, here):
+                    at, here = tried, now
+        if (at == before).all():
+            break
+    alone = np.where(free, ALONE, 0.0)
+    return alone if _better(reached(alone), here) else at
 
 
-def cross_validated(sets: Sequence[Lists], frozen: np.ndarray | None = None, folds: int = 2) -> float:
-    """Mean NDCG@10 over the sets where μ was tuned on the other queries."""
+def cross_validated(lists: Lists, frozen: np.ndarray, folds: int = 2) -> float:
+    """Mean NDCG@10 where μ was tuned on the other queries; NaN without any gain."""
     found = []
     for fold in range(folds):
-        others = [lists.only(lists.group % folds != fold) for lists in sets]
-        own = [lists.only(lists.group % folds == fold) for lists in sets]
-        weights = weights_of(tune(others, frozen)[0], spreads(others))
-        found.append([lists.ndcg(weights) for lists in own if lists.gain.any()])
-    values = [value for row in found for value in row]
-    return float(np.mean(values)) if values else float("nan")
+        others, own = lists.only(lists.group % folds != fold), lists.only(lists.group % folds == fold)
+        if len(own.gain):
+            found.append(own.ndcg(weights_of(tune(others, frozen), others.spreads())))
+    each = np.concatenate([np.zeros(0), *found])
+    return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
+
+
+def _better(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether lists' NDCG f64[Q] is above another by more than chance easily explains."""
+    apart = one - other
+    error = float(apart.std()) / np.sqrt(len(apart))
+    return float(apart.mean()) > max(1e-6, _SURE * error)

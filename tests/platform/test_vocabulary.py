@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onesearch.errors import ArtifactError
-from onesearch.vocabulary import NONE, PAD, SPECIALS, UNK, Vocabulary, pad
+from onesearch.vocabulary import NONE, PAD, POPULAR, SPECIALS, UNK, Vocabulary, pad
 
 LEVELS = (7, 5, 3)
 TEXTS = ["red lamp", "blue lamp", "oak chair", "红色 台灯", "蓝色 椅子"] * 4
@@ -21,8 +21,8 @@ def vocabulary() -> Vocabulary:
 
 
 def test_layout(vocabulary: Vocabulary) -> None:
-    assert (PAD, NONE, len(SPECIALS)) == (0, 9, 10)
-    assert [vocabulary.text.token_to_id(special) for special in SPECIALS] == list(range(10))
+    assert (PAD, NONE, POPULAR, len(SPECIALS)) == (0, 9, 12, 13)
+    assert [vocabulary.text.token_to_id(special) for special in SPECIALS] == list(range(13))
     assert vocabulary.size == vocabulary.text_size + 15
     assert [vocabulary.level_offset(level) - vocabulary.text_size for level in range(3)] == [0, 7, 12]
     ids = vocabulary.sid_ids(np.array([[0, 0, 0], [6, 4, 2]]))

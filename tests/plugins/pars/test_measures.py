@@ -1,0 +1,101 @@
+"""Measures against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onesearch_pars.measures import (
+    auc,
+    calibration,
+    consistency,
+    ndcg,
+    ndcg_each,
+    pairwise,
+    ragged_ndcg,
+    table_error,
+    told,
+)
+
+
+def test_auc_by_hand() -> None:
+    # Pairs: (.9, .5) right, (.9, .3) right, (.3, .5) wrong, (.3, .3) a tie: 2.5 of 4.
+    assert auc(np.array([0.9, 0.3, 0.5, 0.3]), np.array([True, True, False, False])) == 2.5 / 4
+    assert math.isnan(auc(np.array([0.1]), np.array([True])))
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=30))
+def test_auc_is_the_share_of_pairs(rows) -> None:
+    scores = np.array([score for score, _ in rows], float)
+    labels = np.array([label for _, label in rows], bool)
+    pairs = [np.sign(a - b) for a in scores[labels] for b in scores[~labels]]
+    expected = (np.mean(pairs) + 1) / 2 if pairs else float("nan")
+    assert auc(scores, labels) == pytest.approx(expected, nan_ok=True)
+
+
+def test_calibration_by_hand() -> None:
+    table = calibration(np.array([0.1, 0.9, 0.2, 0.8]), np.array([False, True, True, True]), bins=2)
+    assert table == [
+        {"rows": 2, "predicted": pytest.approx(0.15), "observed": 0.5},
+        {"rows": 2, "predicted": pytest.approx(0.85), "observed": 1.0},
+    ]
+    assert table_error(table) == pytest.approx((0.35 + 0.15) / 2)
+    assert calibration(np.zeros(0), np.zeros(0)) == [] and math.isnan(table_error([]))
+
+
+def test_consistency_by_hand() -> None:
+    rates = np.array([[0.5, 0.2, 0.1], [0.1, 0.1, 0.01]])
+    found = consistency(rates)
+    assert found["mean_ctr_cvr"] == pytest.approx(0.055) and found["mean_ctcvr"] == pytest.approx(0.055)
+    assert found["correlation"] == pytest.approx(1)
+    assert math.isnan(consistency(np.zeros((0, 3)))["mean_ctcvr"])
+
+
+def test_ndcg_by_hand() -> None:
+    # Order by score: gains 0, 1, 0.5: 1/log2(3) + 0.5/log2(4) = 0.880930; ideal 1 + 0.5/log2(3) = 1.315465.
+    scores, gain = np.array([[1.0, 2.0, 3.0]]), np.array([[0.5, 1.0, 0.0]])
+    mask = np.ones((1, 3), bool)
+    assert ndcg(scores, gain, mask) == pytest.approx(0.880930 / 1.315465, rel=1e-5)
+    assert ndcg(scores, gain, mask, k=1) == 0
+    assert ragged_ndcg(scores[0], gain[0], np.array([7, 7, 7])) == pytest.approx(
+        0.880930 / 1.315465, rel=1e-5
+    )
+    # Padding neither stands anywhere nor is it good; lists without gain do not count; times weigh.
+    scores = np.array([[1.0, 9.0], [1.0, 2.0], [2.0, 1.0]])
+    gain = np.array([[1.0, 5.0], [0.0, 0.0], [0.0, 1.0]])
+    mask = np.array([[True, False], [True, True], [True, True]])
+    last = 1 / math.log2(3)
+    assert ndcg_each(scores, gain, mask).tolist() == pytest.approx([1, math.nan, last], nan_ok=True)
+    assert ndcg(scores, gain, mask) == pytest.approx((1 + last) / 2)
+    assert ndcg(scores, gain, mask, np.array([3, 9, 1])) == pytest.approx((3 + last) / 4)
+    assert math.isnan(ndcg(scores, gain * 0, mask))
+    assert math.isnan(ragged_ndcg(np.zeros(0), np.zeros(0), np.zeros(0)))
+
+
+def test_ragged_ndcg_is_that_of_the_lists() -> None:
+    random = np.random.default_rng(0)
+    scores, gain, group = random.normal(size=30), random.integers(0, 3, 30), random.integers(0, 4, 30)
+    lists = [
+        ndcg(scores[group == one][None], gain[group == one][None], np.ones((1, (group == one).sum()), bool))
+        for one in np.unique(group)
+    ]
+    assert ragged_ndcg(scores, gain, group) == pytest.approx(np.nanmean(lists))
+
+
+def test_pairwise_by_hand() -> None:
+    scores, grades = np.array([1.0, 2.0, 2.0, 5.0]), np.array([1.0, 0.5, 0.0, 0.0])
+    # One group: (1, .5) wrong, (1, 0) wrong twice; (.5, 0) a tie, (.5, 0) wrong: 0.5 of 5.
+    assert pairwise(scores, grades, np.zeros(4)) == pytest.approx(0.5 / 5)
+    # Pairs of different groups do not count: (1, .5) wrong; (0, 0) is no pair.
+    assert pairwise(scores, grades, np.array([0, 0, 1, 1])) == 0
+    assert math.isnan(pairwise(scores, grades * 0, np.zeros(4)))
+
+
+def test_figures_are_what_json_holds() -> None:
+    found = told({"a": np.float32(1 / 3), "b": [float("nan"), 2], "c": {"d": "x", "e": np.float64("nan")}})
+    assert found == {"a": pytest.approx(1 / 3, rel=1e-5), "b": [None, 2], "c": {"d": "x", "e": None}}
+    json.dumps(found)

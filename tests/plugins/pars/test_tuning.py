@@ -1,0 +1,79 @@
+"""λ: what they multiply, and that they find what matters."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from onesearch_pars.tuning import ALONE, DEFAULT, PARTS, Lists, cross_validated, tune, weights_of
+
+FREE = np.zeros(len(PARTS), bool)
+
+
+def lists(matters: dict[str, float], count: int = 160, width: int = 30, seed: int = 0) -> Lists:
+    """Lists whose gain is a matter of some parts, each of another scale."""
+    random = np.random.default_rng(seed)
+    scale = np.array([0.05, 0.2, 0.01, 0.3, 4.0])
+    plain = random.normal(size=(count, width, len(PARTS)))
+    truth = sum(weight * plain[..., PARTS.index(part)] for part, weight in matters.items())
+    gain = (truth > np.quantile(truth, 0.9, axis=1, keepdims=True)).astype(np.float32)
+    mask = np.ones((count, width), bool)
+    return Lists((plain * scale).astype(np.float32), gain, mask, np.arange(count))
+
+
+def test_spread_and_weights_by_hand() -> None:
+    parts = np.zeros((2, 3, 5), np.float32)
+    parts[0, :, 0] = [1, 3, 99]  # the last is padding
+    parts[1, :, 0] = [2, 2, 2]
+    mask = np.array([[True, True, False], [True, True, True]])
+    made = Lists(parts, np.zeros((2, 3)), mask, np.arange(2))
+    # Deviations -1, 1 and 0, 0, 0 of five candidates: √(2/5).
+    spread = made.spreads()
+    assert spread.tolist() == pytest.approx([math.sqrt(0.4), 0, 0, 0, 0])
+    assert weights_of(np.ones(5), spread).tolist() == pytest.approx([1 / math.sqrt(0.4), 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_it_finds_the_part_that_matters(part: str) -> None:
+    made = lists({part: 1.0})
+    mu = tune(made, FREE)
+    at = PARTS.index(part)
+    assert mu[at] > 3 * np.delete(mu, at).max()
+    assert cross_validated(made, FREE) > 0.97
+
+
+def test_parts_of_different_scale_count_alike() -> None:
+    made = lists({"ctcvr": 1.0, "listwise": 1.0})
+    mu = tune(made, FREE)
+    assert 0.4 < mu[2] / mu[4] < 2.5 and cross_validated(made, FREE) > 0.85
+    weights = weights_of(mu, made.spreads())
+    assert weights[2] > 100 * weights[4], "a part of a scale 400 times smaller weighs that much more"
+
+
+def test_frozen_parts_do_not_count() -> None:
+    mu = tune(lists({"ctr": 1.0, "listwise": 0.5}), np.array([True, True, True, False, False]))
+    assert mu[:3].tolist() == [0, 0, 0] and mu[4] > 0
+
+
+def test_parts_that_say_nothing_leave_the_listwise_score_alone() -> None:
+    made = lists({"listwise": 1.0})
+    made.parts[..., :4] = 0
+    assert tune(made, FREE).tolist() == ALONE.tolist()
+
+
+def test_without_any_gain_the_defaults_stand() -> None:
+    made = lists({"ctr": 1.0})
+    bare = Lists(made.parts, np.zeros_like(made.gain), made.mask, made.group)
+    assert tune(bare, FREE).tolist() == DEFAULT.tolist() and math.isnan(cross_validated(bare, FREE))
+    nothing = bare.only(np.zeros(len(bare.gain), bool))
+    assert tune(nothing, ~FREE).tolist() == [0] * 5 and math.isnan(cross_validated(nothing, FREE))
+
+
+def test_padding_counts_for_nothing() -> None:
+    made = lists({"ctr": 1.0})
+    padded = Lists(made.parts.copy(), made.gain.copy(), made.mask.copy(), made.group)
+    padded.mask[:, -5:] = False
+    cut = Lists(made.parts[:, :-5], made.gain[:, :-5], made.mask[:, :-5], made.group)
+    padded.parts[:, -5:], padded.gain[:, -5:] = 99, 1
+    assert tune(padded, FREE).tolist() == tune(cut, FREE).tolist()
