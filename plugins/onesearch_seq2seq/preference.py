@@ -110,13 +110,15 @@ class PreferenceTrainer:
             examples: of supervised training, for their tree and their held-out examples.
             work: folder of the checkpoints.
             seed: of the order of batches.
-            user_module: maps histories to prefix vectors; trained along.
+            user_module: maps histories to prefix vectors; trained along, unless an attribute ``trained`` of
+                it is false: then it is not served either.
 
         Raises UsageError where no list can be learnt from.
         """
         self.config, self.stage, self.seed, self.work = config, stage, seed, work
         self.preferences, self.examples = preferences, examples
-        self.policy = Policy(model, user_module).eval()
+        serves = getattr(user_module, "trained", True)
+        self.policy = Policy(model, user_module if serves else None).eval()
         self.reference = copy.deepcopy(self.policy).requires_grad_(False)
         self.device = next(model.parameters()).device
         self.tables = TreeTables.of(examples.tree, self.device)

@@ -335,6 +335,8 @@ def test_a_user_module_is_trained_along(model, lists, examples, tmp_path) -> Non
         SilentProgress()
     )
     assert figures["best_step"] > 0 and not torch.equal(module.map.weight, before)
+    module.trained = False  # type: ignore[assignment]
+    assert trainer(model, lists, examples, tmp_path, user_module=module).policy.user_module is None
 
 
 def test_dead_leaves_and_lists_of_no_weight_are_left_out(model, lists, examples, tmp_path) -> None:
