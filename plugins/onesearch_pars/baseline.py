@@ -30,19 +30,25 @@ _PARAMETERS = {
 _MOST_ROUNDS, _PATIENCE = 400, 30
 
 
-def click_baseline(rows: Rows, train: np.ndarray, valid: np.ndarray, test: np.ndarray) -> np.ndarray | None:
+def click_baseline(
+    rows: Rows, train: np.ndarray, valid: np.ndarray, test: np.ndarray, placed: bool
+) -> np.ndarray | None:
     """Scores f64[n] of the rows ``test`` by how likely they are clicked; None where LightGBM is missing.
 
-    ``train`` and ``valid`` i64 are the rows that the towers had, to learn from and to stop by. As they do, it
-    knows where an item stood.
+    ``train`` and ``valid`` i64 are the rows that the towers had, to learn from and to stop by. ``placed``: it
+    knows where an item stood, as the towers do while they learn.
     """
     try:
         import lightgbm
     except ImportError:
         return None
 
+    def known(at: np.ndarray) -> np.ndarray:
+        counted = rows.scalars[at][:, COLUMNS]
+        return np.column_stack([counted, rows.place[at]]) if placed else counted
+
     def data(at: np.ndarray) -> lightgbm.Dataset:
-        return lightgbm.Dataset(_known(rows, at), rows.clicked[at])
+        return lightgbm.Dataset(known(at), rows.clicked[at])
 
     model = lightgbm.train(
         _PARAMETERS,
@@ -51,8 +57,4 @@ def click_baseline(rows: Rows, train: np.ndarray, valid: np.ndarray, test: np.nd
         valid_sets=[data(valid)] if len(valid) else None,
         callbacks=[lightgbm.early_stopping(_PATIENCE, verbose=False)] if len(valid) else None,
     )
-    return np.asarray(model.predict(_known(rows, test), num_threads=2))
-
-
-def _known(rows: Rows, at: np.ndarray) -> np.ndarray:
-    return np.column_stack([rows.scalars[at][:, COLUMNS], rows.place[at]])
+    return np.asarray(model.predict(known(test), num_threads=2))

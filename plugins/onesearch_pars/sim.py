@@ -87,8 +87,9 @@ def fit_on_impressions(
         told["calibration"][name], told["calibration_error"][name] = table, table_error(table)
     if config.baseline:
         with progress.task("fitting LightGBM beside the towers"):
-            scores = click_baseline(rows, train, valid, held)
-        told["baseline_auc"] = None if scores is None else auc(scores, clicked)
+            for name, stood in (("baseline_auc", False), ("baseline_auc_placed", True)):
+                scores = click_baseline(rows, train, valid, held, stood)
+                told[name] = None if scores is None else auc(scores, clicked)
     epochs = best_epoch(curve)
     told |= {
         "consistency": consistency(rates),

@@ -75,7 +75,7 @@ class PreferenceConfig(Section):
     """Wall-clock limit of the phase, kept across resumes; 0: none."""
     batch_size: int = Field(default=32, ge=1)
     """Ranked rows in a batch."""
-    learning_rate: float = Field(default=3e-5, gt=0)
+    learning_rate: float = Field(default=2e-4, gt=0)
     """Highest learning rate of Adam (β 0.9, 0.98)."""
     warmup: int = Field(default=50, ge=0)
     """Steps over which the learning rate rises."""
@@ -87,6 +87,12 @@ class PreferenceConfig(Section):
     """Steps between two checkpoints."""
     nll_slack: float = Field(default=0.1, ge=0)
     """Nats a path by which the held-out likelihood of supervised training may fall."""
+
+
+PHASE_1 = PreferenceConfig()
+"""Reward-guided: the lists are the network's own, and its positives rise by themselves."""
+PHASE_2 = PreferenceConfig(keep=0.5)
+"""Interactions alone: their positives are far from what the network says, and fall unless they are kept."""
 
 
 class PreferenceTrainer:
