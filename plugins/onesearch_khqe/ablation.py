@@ -12,7 +12,7 @@ from onesearch.config import Config
 from onesearch.data.store import Store
 from onesearch.errors import UsageError
 from onesearch.progress import Progress
-from onesearch.training.pairs import query_item_pairs
+from onesearch.training.split import tokenizer_pairs
 
 from onesearch_khqe.collisions import assign_last_codes
 from onesearch_khqe.config import KhqeConfig, LossWeights
@@ -78,7 +78,7 @@ class _Study:
         self.progress = progress
         self.set = store.source
         self.store = store
-        _, held_out = split_pairs(query_item_pairs(store, config.relevant_grade), config.held_out)
+        _, held_out = split_pairs(tokenizer_pairs(store, config.relevant_grade), config.held_out)
         rows = held_out.filter(pl.col("weight") > 0).group_by("query", maintain_order=True).agg("item")
         rows = rows.head(QUERIES)
         if len(rows) < 2:

@@ -17,7 +17,7 @@ from onesearch.codebooks import Codebooks as FullCodebooks
 from onesearch.contracts.tokenizer import TextRole, TokenizerLearner
 from onesearch.errors import ArtifactError, OneSearchError
 from onesearch.progress import Progress
-from onesearch.training.pairs import query_item_pairs
+from onesearch.training.split import tokenizer_pairs
 from pydantic import BaseModel as Settings
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -95,7 +95,7 @@ class KhqeLearner(TokenizerLearner):
             raise OneSearchError("the tokenizer cannot be fitted on an empty catalogue")
         texts = item_texts(items, settings.detail_words)
         self._ids, self._keys = items["item_id"].to_list(), text_keys(texts)
-        pairs = query_item_pairs(store, settings.relevant_grade)
+        pairs = tokenizer_pairs(store, settings.relevant_grade)
         learn, self.held_out = split_pairs(pairs, settings.held_out)
         self._queries = learn["query"].unique(maintain_order=True).to_list()
         with clock.measure("keywords"):

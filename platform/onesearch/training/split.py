@@ -76,15 +76,36 @@ def split_logs(store: Store, share: float, relevant_grade: float, half_life_days
     if cutoff is None:
         return _by_query(store, share, relevant_grade, half_life_days)
     newest = _slice(store, cutoff)
-    trained = query_item_pairs(store, relevant_grade, before=cutoff, half_life_days=half_life_days)
+    trained = _before_slice(store, cutoff, newest["query"], relevant_grade, half_life_days)
+    return Split("time", trained, newest, item_popularity(store, half_life_days, before=cutoff), cutoff)
+
+
+def tokenizer_pairs(store: Store, relevant_grade: float) -> pl.DataFrame:
+    """What a tokenizer may learn from, all events alike: columns of
+    :data:`onesearch.training.pairs.PAIR_SCHEMA`.
+
+    Of logs split by time, what came before the slice: embeddings that had seen it would make the slice's
+    answers look near to their queries, and everything that is judged by it would trust similarity too much.
+    Of others everything: a split by query is a hash of the query's text, by which tokenizers hold out too.
+    """
+    cutoff = slice_start(store)
+    if cutoff is None:
+        return query_item_pairs(store, relevant_grade)
+    return _before_slice(store, cutoff, _slice(store, cutoff)["query"], relevant_grade, None)
+
+
+def _before_slice(
+    store: Store, cutoff: datetime, asked: pl.Series, relevant_grade: float, half_life_days: float | None
+) -> pl.DataFrame:
+    """The pairs known before the slice; ``asked`` are the slice's queries."""
+    pairs = query_item_pairs(store, relevant_grade, before=cutoff, half_life_days=half_life_days)
     # Judgements carry no time: those of the slice's queries would tell the answers.
     told = pl.when(pl.col("grade") >= relevant_grade).then("grade").otherwise(0.0)
-    asked = pl.col("query").is_in(newest["query"].unique().implode())
-    trained = trained.with_columns(
-        weight=pl.when(asked).then(pl.col("weight") - told).otherwise("weight"),
-        grade=pl.when(asked).then(None).otherwise("grade"),
+    hidden = pl.col("query").is_in(asked.unique().implode())
+    return pairs.with_columns(
+        weight=pl.when(hidden).then(pl.col("weight") - told).otherwise("weight"),
+        grade=pl.when(hidden).then(None).otherwise("grade"),
     ).filter(pl.col("last_ts").is_not_null() | pl.col("grade").is_not_null())
-    return Split("time", trained, newest, item_popularity(store, half_life_days, before=cutoff), cutoff)
 
 
 def slice_start(store: Store) -> datetime | None:

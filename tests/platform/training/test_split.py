@@ -9,7 +9,7 @@ from onesearch.data.store import Store
 from onesearch.data.writing import StoreWriter
 from onesearch.training.drawing import draw, gains_of, scaled_gains
 from onesearch.training.pairs import query_item_pairs, split_queries
-from onesearch.training.split import Split, slice_start, split_logs
+from onesearch.training.split import Split, slice_start, split_logs, tokenizer_pairs
 
 SHARE = 0.3
 
@@ -69,6 +69,20 @@ def test_the_evidence_by_time_does_not_know_the_answers(tmp_path: Path) -> None:
     assert made.trained["weight"].max() < 2 * 8
     assert made.popularity[400:].tolist() == [1.0] * 400, "popularity is of the same period"
     assert (made.popularity[:400] > 1).all()
+
+
+def test_tokenizers_do_not_see_the_slice(tmp_path: Path) -> None:
+    """On the last day every query leads to another item, which the judgements tell, too."""
+    store = rich(tmp_path)
+    made, pairs = split(store), tokenizer_pairs(store, 0.66)
+    answers = made.held_out.filter(pl.col("item") >= 400)
+    assert len(answers) == 400 and not len(pairs.join(answers, on=["query", "item"], how="semi"))
+    same = made.trained.select("query", "item", "clicks", "orders", "grade")
+    assert pairs.select(same.columns).equals(same)
+
+
+def test_tokenizers_see_all_where_queries_are_held_out(judged: Store) -> None:
+    assert tokenizer_pairs(judged, 0.66).equals(query_item_pairs(judged, 0.66))
 
 
 def test_judgements_alone_are_split_by_query(judged: Store) -> None:
