@@ -249,7 +249,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("release", "generation", "items", "models_ready", "in_flight", "answered", "degraded", "refused", "uptime_s", "default_beams", "max_k", "states_asked", "states_known", "states_failed", "states_took_s")
+    __slots__ = ("release", "generation", "items", "models_ready", "in_flight", "answered", "degraded", "refused", "uptime_s", "default_beams", "max_k", "states_asked", "states_known", "states_failed", "states_took_s", "challenger", "challenger_share", "problem")
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -265,6 +265,9 @@ class StatusResponse(_message.Message):
     STATES_KNOWN_FIELD_NUMBER: _ClassVar[int]
     STATES_FAILED_FIELD_NUMBER: _ClassVar[int]
     STATES_TOOK_S_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_SHARE_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     release: str
     generation: int
     items: int
@@ -280,4 +283,7 @@ class StatusResponse(_message.Message):
     states_known: int
     states_failed: int
     states_took_s: float
-    def __init__(self, release: _Optional[str] = ..., generation: _Optional[int] = ..., items: _Optional[int] = ..., models_ready: _Optional[bool] = ..., in_flight: _Optional[int] = ..., answered: _Optional[int] = ..., degraded: _Optional[int] = ..., refused: _Optional[int] = ..., uptime_s: _Optional[float] = ..., default_beams: _Optional[int] = ..., max_k: _Optional[int] = ..., states_asked: _Optional[int] = ..., states_known: _Optional[int] = ..., states_failed: _Optional[int] = ..., states_took_s: _Optional[float] = ...) -> None: ...
+    challenger: str
+    challenger_share: float
+    problem: str
+    def __init__(self, release: _Optional[str] = ..., generation: _Optional[int] = ..., items: _Optional[int] = ..., models_ready: _Optional[bool] = ..., in_flight: _Optional[int] = ..., answered: _Optional[int] = ..., degraded: _Optional[int] = ..., refused: _Optional[int] = ..., uptime_s: _Optional[float] = ..., default_beams: _Optional[int] = ..., max_k: _Optional[int] = ..., states_asked: _Optional[int] = ..., states_known: _Optional[int] = ..., states_failed: _Optional[int] = ..., states_took_s: _Optional[float] = ..., challenger: _Optional[str] = ..., challenger_share: _Optional[float] = ..., problem: _Optional[str] = ...) -> None: ...
