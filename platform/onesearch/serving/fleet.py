@@ -59,7 +59,7 @@ class Fleet:
         threads = settings.threads or os.cpu_count() or 1
         hold = Hold(release.path)
         models = model_names(release.name)
-        engine = Engine(self.triton.address, release.name, settings.beams)
+        engine = Engine(self.triton.address, release.name, settings.beams, settings.certify)
         try:
             table, fallback = await asyncio.to_thread(read_catalogue, release)
             await self._in_keeper(lambda: self._load(release, threads))
