@@ -102,7 +102,7 @@ def test_relevance_of_the_first_ten_by_hand() -> None:
 def test_relevance_has_a_floor() -> None:
     """What is clicked most is irrelevant: the towers are followed only as far as relevance is kept."""
     made = lists({"ctr": 1.0})
-    made.parts[..., 3] -= 2 * made.parts[..., 0]
+    made.parts[..., 3] -= 4 * made.parts[..., 0]
     spread = made.spreads()
     floor = Floor(made, spread, ~FREE)
     assert floor.holds(ALONE) and not floor.holds(np.array([1.0, 0, 0, 0, 1.0]))
