@@ -31,6 +31,14 @@ def serve(
         int | None, typer.Option(help="Triton's gRPC port; 0: a free one.", min=0, max=65535)
     ] = None,
     beams: Annotated[int | None, typer.Option(help="Beams of a search.", min=1, max=3840)] = None,
+    certify: Annotated[
+        int | None,
+        typer.Option(
+            help="Begin narrow, and widen only until so many of the best SIDs are proven; 0: all beams.",
+            show_default="of the release",
+            min=0,
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of the generator; 0: every core.", min=0)
     ] = None,
@@ -53,6 +61,7 @@ def serve(
         command = [str(found.python), "-m", "onesearch.cli.main", "serve"]
         given: dict[str, Any] = {
             "release": release, "host": host, "port": port, "triton-port": triton_port, "beams": beams,
+            "certify": certify,
             "threads": threads, "states": states, "ready-file": ready_file, "log": log,
             "triton-log": triton_log,
         }  # fmt: skip
@@ -69,6 +78,7 @@ def serve(
         "port": port,
         "triton_grpc_port": triton_port,
         "beams": beams,
+        "certify": certify,
         "threads": threads,
         "states": states,
     }

@@ -124,7 +124,7 @@ class Service:
             table = ItemTable.load(path / "index")
             fallback = MostClicked.of_release(path, table)
             await self._in_keeper(self._begin)
-        engine = Engine(self._triton.address, self.release.name, settings.beams)
+        engine = Engine(self._triton.address, self.release.name, settings.beams, settings.certify)
         gateway = Gateway(engine, table, fallback, settings, lookups)
         try:
             await engine.check_itself(settings.ready_timeout_s)
