@@ -36,6 +36,7 @@ COMMANDS = {
     "search": Command("search", "search", "Search through a running gateway."),
     "release": Command("release", "app", "List, show, verify, promote and roll back releases."),
     "state": Command("state", "app", "Build, show and add to what is known of shoppers."),
+    "catalogue": Command("catalogue", "app", "Change the catalogue that is being served."),
     "config": Command("config", "config", "Print the effective configuration with what each key means."),
     "plugins": Command("plugins", "app", "List what is registered, and check it."),
     "doctor": Command("doctor", "doctor", "See what this machine has, and what to install."),
