@@ -15,7 +15,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def log(lift: float = 0.0, searches: int = 3_000, seed: int = 1) -> pl.DataFrame:
-    """Simulated: shoppers u0 to u499, the even ones with b; ten impressions a search, few orders and clicks."""
+    """Simulated: shoppers u0 to u499, the even ones with b; some order, some click."""
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(searches):
