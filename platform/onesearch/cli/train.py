@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
 from onesearch.cli._output import RichProgress, err, out, print_json, table
+
+if TYPE_CHECKING:
+    from onesearch.releases.release import Release
 
 
 def train(
@@ -22,6 +25,14 @@ def train(
     releases: Annotated[Path, typer.Option(help="Folder of releases.", show_default=False)],
     name: Annotated[str, typer.Option(help="Name of the release.")] = "first",
     config: Annotated[Path | None, typer.Option(help="Configuration (TOML); see 'onesearch config'.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Continue this release (a name, or a folder): its tokenizer, vocabulary, user encoder and "
+            "generator; without --config its configuration, too.",
+        ),
+    ] = None,
     promote: Annotated[bool, typer.Option("--promote", help="Make the release the champion.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of a table.")
@@ -36,11 +47,12 @@ def train(
     from onesearch.releases.registry import Registry
     from onesearch.training.run import brief, train
 
-    settings = load_config(config)
+    champion = None if start is None else _release(start, releases)
+    settings = load_config(config) if config or champion is None else champion.config
     opened = Store.open(store)
     try:
         with _termination_interrupts():
-            trained = train(opened, releases, name, settings, RichProgress())
+            trained = train(opened, releases, name, settings, RichProgress(), start_from=champion)
     except KeyboardInterrupt:
         again = shlex.join(["onesearch", *sys.argv[1:]])
         err.print(Text(f"stopped; what is done is kept. To go on: {again}"))
@@ -69,6 +81,15 @@ def train(
     rows = [[report.stage, report.seconds, brief(report.figures)] for report in trained.stages]
     rows.append(["all", sum(report.seconds for report in trained.stages), str(release.path)])
     out.print(table(f"release {name}", ("stage", "seconds", "figures"), rows))
+
+
+def _release(name: str, releases: Path) -> Release:
+    """A release of the folder, or one given by its own folder."""
+    from onesearch.releases.registry import Registry, find_release
+    from onesearch.releases.release import Release
+
+    registry = Registry(releases)
+    return Release.open(registry.path(name) if name in registry.names() else find_release(name))
 
 
 @contextmanager

@@ -42,6 +42,7 @@ class Toy:
         return (
             "".join(f'[{role}]\nname = "toylearn"\n[{role}.toylearn]\n{lines}\n' for role in ROLES)
             + "[training]\nvocabulary_size = 600\nreward_beams = 16\nreward_queries = 200\n"
+            + "judged_searches = 20\npreference_lists = 60\n"
         )
 
     def config(self, extra: str = "", **settings: object) -> Config:
