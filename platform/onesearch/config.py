@@ -14,6 +14,9 @@ of its offer::
     [serving]
     beams = 512
 
+Tables of installed parts that are no component (``[nightly]``) are known by entry points of the group
+``onesearch.settings``: a name and the class that checks the table.
+
 Every field has a default, so that no file at all is a full configuration.
 """
 
@@ -22,6 +25,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -43,6 +47,7 @@ IN_THE_BOX: dict[Role, str] = {
 }
 M = TypeVar("M", bound=BaseModel)
 Port = Annotated[int, Field(ge=0, le=65535)]
+SETTINGS_GROUP = "onesearch.settings"
 
 
 class Section(BaseModel):
@@ -130,6 +135,11 @@ class ServingConfig(Section):
     """Longest query, in bytes of UTF-8."""
     max_k: int = Field(default=1_000, ge=1)
     """Most items of one answer; ``offset + k`` may not pass it either."""
+    explore: float = Field(default=0.0, ge=0, le=0.5)
+    """Probability that a place of a first page shows an item from below the page, so that the log also knows
+    what was not chosen; every item shown carries its propensity. See docs/operations.md."""
+    explore_depth: int = Field(default=50, ge=1, le=1_000)
+    """How many candidates below the page exploring draws from."""
     states: str = ""
     """Where shoppers are looked up: lmdb:PATH, a path, or redis://HOST:PORT; empty: they are not known."""
     states_timeout_ms: float = Field(default=20.0, gt=0)
@@ -145,6 +155,7 @@ class Config:
         settings: role → its checked settings.
         training, serving: the platform's own tables.
         source: the file it was read from, for messages.
+        others: the checked tables of other installed parts that the file has.
     """
 
     names: Mapping[Role, str]
@@ -153,6 +164,12 @@ class Config:
     serving: ServingConfig
     source: str = "defaults"
     plugins: Plugins = field(default_factory=load_plugins, repr=False, compare=False)
+    others: Mapping[str, BaseModel] = field(default_factory=dict)
+
+    def section(self, name: str, kind: type[M]) -> M:
+        """The table of an installed part, all defaults where the file does not have it."""
+        found = self.others.get(name)
+        return found if isinstance(found, kind) else kind()
 
     def component(self, role: Role) -> tuple[Offer, BaseModel]:
         """The offer picked for a role, and its settings."""
@@ -190,14 +207,25 @@ def parse_config(text: str, source: str = "configuration", plugins: Plugins | No
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: not TOML: {error}") from error
-    _refuse_unknown(tables, (*ROLES, "training", "serving"), source, "")
+    parts = _settings_of_parts()
+    _refuse_unknown(tables, (*ROLES, "training", "serving", *parts), source, "")
     names: dict[Role, str] = {}
     settings: dict[Role, BaseModel] = {}
     for role in ROLES:
         names[role], settings[role] = _component(role, tables.get(role, {}), source, plugins)
     training = _checked(TrainingConfig, tables.get("training", {}), source, "training")
     serving = _checked(ServingConfig, tables.get("serving", {}), source, "serving")
-    return Config(names, settings, training, serving, source, plugins)
+    others = {
+        name: _checked(point.load(), tables[name], source, name)
+        for name, point in parts.items()
+        if name in tables
+    }
+    return Config(names, settings, training, serving, source, plugins, others)
+
+
+def _settings_of_parts() -> dict[str, EntryPoint]:
+    """Tables of installed parts; their classes are imported where a file has them."""
+    return {point.name: point for point in entry_points(group=SETTINGS_GROUP)}
 
 
 def _component(role: Role, table: Any, source: str, plugins: Plugins) -> tuple[str, BaseModel]:
