@@ -45,7 +45,9 @@ def train(
     from onesearch.config import load_config
     from onesearch.data.store import Store
     from onesearch.releases.registry import Registry
+    from onesearch.training.effects import COLUMNS, effects, printed
     from onesearch.training.run import brief, train
+    from onesearch.training.tracking import record
 
     champion = None if start is None else _release(start, releases)
     settings = load_config(config) if config or champion is None else champion.config
@@ -57,6 +59,8 @@ def train(
         again = shlex.join(["onesearch", *sys.argv[1:]])
         err.print(Text(f"stopped; what is done is kept. To go on: {again}"))
         raise typer.Exit(130) from None
+    if not all(report.resumed for report in trained.stages):
+        record(trained, settings, releases, RichProgress())
     if promote:
         Registry(releases).promote(name)
     stages = [
@@ -74,10 +78,15 @@ def train(
         answer |= {
             "content": release.manifest.content_hash(),
             "promoted": promote,
+            "effects": effects(trained.stages),
             "simulated": opened.simulated,
         }
         print_json(answer)
         return
+    simulated = " (simulated shoppers)" if opened.simulated else ""
+    title = f"what each stage did for held-out searches{simulated}"
+    out.print(table(title, COLUMNS, printed(effects(trained.stages))))
+    out.print()
     rows = [[report.stage, report.seconds, brief(report.figures)] for report in trained.stages]
     rows.append(["all", sum(report.seconds for report in trained.stages), str(release.path)])
     out.print(table(f"release {name}", ("stage", "seconds", "figures"), rows))

@@ -46,6 +46,7 @@ from onesearch.serving.fallback import write_most_clicked
 from onesearch.training import sft
 from onesearch.training.candidates import LISTS, load_lists, make_lists
 from onesearch.training.corpus import embedded
+from onesearch.training.effects import effects
 from onesearch.training.impressions import Impressions, impressions_of
 from onesearch.training.judging import Judged
 from onesearch.training.ledger import StageRecord, locked
@@ -298,7 +299,7 @@ class _Training(Workshop):
         if stage != self._stages[-1] and len(self.judged):
             # The last stage is judged by the lists that the reward learns from.
             learner.export(checkpoints / "served")
-            figures |= _searched(judge(self, checkpoints / "served"))
+            figures |= self._searched(stage, judge(self, checkpoints / "served"), out)
         return figures
 
     def _personalise(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
@@ -344,7 +345,8 @@ class _Training(Workshop):
     def _make_lists(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
         beams = self.config.training.reward_beams
         figures = make_lists(self.split, self.drawn, self.context, self.server, beams, out, self.progress)
-        figures |= _searched(first_of(load_file(out / LISTS), self))
+        if stage == "lists":
+            figures |= self._searched(self._stages[-1] if self._stages else "", self._first(out), None)
         if stage == "lists" and len(self.judged):
             alone = judge(self, guide="prior_only")
             figures["prior_only"] = {} if alone is None else alone.figures()
@@ -370,11 +372,23 @@ class _Training(Workshop):
         kept = [phase for phase in before if self.figures(phase).get("kept")]
         if not len(self.judged):
             return None
-        return Judged.load(self.outs[kept[-1]]) if kept else first_of(self._lists, self)
+        return Judged.load(self.outs[kept[-1]]) if kept else self._first(self.outs["lists"])
 
-    @property
-    def _lists(self) -> dict[str, Any]:
-        return load_file(self.outs["lists"] / LISTS)
+    def _first(self, lists: Path) -> Judged | None:
+        """How the generator of supervised training answers them."""
+        return first_of(load_file(lists / LISTS), self)
+
+    def _searched(self, stage: str, judged: Judged | None, out: Path | None) -> dict[str, Any]:
+        """Figures of a supervised stage's searches, and what changed since the stage before."""
+        if judged is None:
+            return {}
+        if out is not None:
+            judged.save(out)
+        figures: dict[str, Any] = {"searches": judged.figures()}
+        at = self._stages.index(stage) if stage in self._stages else 0
+        if at:
+            figures["change"] = judged.change(Judged.load(self.outs[self._stages[at - 1]]))
+        return figures
 
     def _impressions(self, learner: RewardLearner) -> Impressions | None:
         """The log, for a reward that reads it; None where it shows nothing."""
@@ -403,6 +417,8 @@ class _Training(Workshop):
         reports.mkdir()
         text = json.dumps(stages, indent=1, ensure_ascii=False)
         (reports / "training.json").write_text(text, encoding="utf-8")
+        text = json.dumps(effects(self.reports), indent=1, ensure_ascii=False)
+        (reports / "effects.json").write_text(text, encoding="utf-8")
         for role in ROLES:
             made = self.outs[AGAIN.get(role, role) if AGAIN.get(role) in self.outs else role] / "reports"
             if made.is_dir():
@@ -443,7 +459,3 @@ class _Training(Workshop):
             (out / part).mkdir(exist_ok=True)
         if (checkpoints / "report").is_dir():
             shutil.copytree(checkpoints / "report", out / "reports")
-
-
-def _searched(judged: Judged | None) -> dict[str, Any]:
-    return {} if judged is None else {"searches": judged.figures()}

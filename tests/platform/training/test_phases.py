@@ -88,7 +88,8 @@ def test_what_makes_held_out_searches_worse_is_refused_and_named(
 
 
 def test_a_generator_without_preferences_passes_them_over(logged: Store, toy, tmp_path: Path) -> None:
-    figures = told(train(logged, tmp_path, "one", toy.config(), SilentProgress()))
+    config = parse_config(toy.toml().replace("preference = []\n", ""), plugins=toy.plugins)
+    figures = told(train(logged, tmp_path, "one", config, SilentProgress()))
     assert figures["phase_1"] == {"skipped": "generator 'toylearn' does not learn preferences"}
 
 
@@ -106,19 +107,19 @@ def test_the_reward_is_fitted_again_where_that_is_asked_for(logged: Store, toy, 
 
 
 def test_what_phases_learn_from_is_an_input_of_theirs_alone(toy) -> None:
-    base = plan(toy.config(), "store", "one")
-    other = plan(toy.config("preference_beams = 3\n"), "store", "one")
+    base = plan(toy.config(prefers=True), "store", "one")
+    other = plan(toy.config("preference_beams = 3\n", prefers=True), "store", "one")
     assert {stage for stage in base if base[stage] != other[stage]} == {"phase_1", "phase_2", "release"}
-    none = plan(toy.config("preference = []\n"), "store", "one")
+    none = plan(toy.config(), "store", "one")
     assert not {"phase_1", "phase_2"} & set(none)
-    settings = '[generator.seq2seq.{}]\nsteps = 7\n'
+    settings = "[generator.seq2seq.{}]\nsteps = 7\n"
     built = plan(parse_config(""), "store", "one")
     changed = plan(parse_config(settings.format("phase_2")), "store", "one")
     assert {stage for stage in built if built[stage] != changed[stage]} == {"phase_2", "release"}
     changed = plan(parse_config(settings.format("cooccurrence")), "store", "one")
     assert changed["alignment"] == built["alignment"] and changed["cooccurrence"] != built["cooccurrence"]
     with pytest.raises(ConfigError, match="phase_3"):
-        plan(toy.config('preference = ["phase_3"]\n'), "store", "one")
+        plan(toy.config('preference = ["phase_3"]\n', prefers=True), "store", "one")
 
 
 def test_killed_in_a_phase_and_started_again_it_ends_in_the_same_release(
