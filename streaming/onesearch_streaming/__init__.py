@@ -1,0 +1,1 @@
+"""Kafka in, log and shoppers' states out."""
