@@ -14,6 +14,9 @@ of its offer::
     [serving]
     beams = 512
 
+Tables of installed parts that are no component (``[nightly]``) are known by entry points of the group
+``onesearch.settings``: a name and the class that checks the table.
+
 Every field has a default, so that no file at all is a full configuration.
 """
 
@@ -22,6 +25,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -43,6 +47,7 @@ IN_THE_BOX: dict[Role, str] = {
 }
 M = TypeVar("M", bound=BaseModel)
 Port = Annotated[int, Field(ge=0, le=65535)]
+SETTINGS_GROUP = "onesearch.settings"
 
 
 class Section(BaseModel):
@@ -85,6 +90,9 @@ class ServingConfig(Section):
 
     beams: int = Field(default=512, ge=1, le=3840)
     """Beams of a search where the request does not say otherwise: wider finds more and takes longer."""
+    certify: int = Field(default=0, ge=0, le=3840)
+    """A search that does not say otherwise begins narrow and widens, up to ``beams``, only until so many of
+    its best SIDs are proven exact; 0: it takes all beams at once. See docs/adaptive.md."""
     threads: int = Field(default=2, ge=0)
     """Threads of a graph's session; 0: every core."""
     host: str = "127.0.0.1"
@@ -153,6 +161,7 @@ class Config:
         settings: role → its checked settings.
         training, serving, kafka: the platform's own tables.
         source: the file it was read from, for messages.
+        others: the checked tables of other installed parts that the file has.
     """
 
     names: Mapping[Role, str]
@@ -162,6 +171,12 @@ class Config:
     kafka: KafkaConfig = field(default_factory=KafkaConfig)
     source: str = "defaults"
     plugins: Plugins = field(default_factory=load_plugins, repr=False, compare=False)
+    others: Mapping[str, BaseModel] = field(default_factory=dict)
+
+    def section(self, name: str, kind: type[M]) -> M:
+        """The table of an installed part, all defaults where the file does not have it."""
+        found = self.others.get(name)
+        return found if isinstance(found, kind) else kind()
 
     def component(self, role: Role) -> tuple[Offer, BaseModel]:
         """The offer picked for a role, and its settings."""
@@ -199,7 +214,8 @@ def parse_config(text: str, source: str = "configuration", plugins: Plugins | No
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: not TOML: {error}") from error
-    _refuse_unknown(tables, (*ROLES, "training", "serving", "kafka"), source, "")
+    parts = _settings_of_parts()
+    _refuse_unknown(tables, (*ROLES, "training", "serving", "kafka", *parts), source, "")
     names: dict[Role, str] = {}
     settings: dict[Role, BaseModel] = {}
     for role in ROLES:
@@ -207,7 +223,17 @@ def parse_config(text: str, source: str = "configuration", plugins: Plugins | No
     training = _checked(TrainingConfig, tables.get("training", {}), source, "training")
     serving = _checked(ServingConfig, tables.get("serving", {}), source, "serving")
     kafka = _checked(KafkaConfig, tables.get("kafka", {}), source, "kafka")
-    return Config(names, settings, training, serving, kafka, source, plugins)
+    others = {
+        name: _checked(point.load(), tables[name], source, name)
+        for name, point in parts.items()
+        if name in tables
+    }
+    return Config(names, settings, training, serving, kafka, source, plugins, others)
+
+
+def _settings_of_parts() -> dict[str, EntryPoint]:
+    """Tables of installed parts; their classes are imported where a file has them."""
+    return {point.name: point for point in entry_points(group=SETTINGS_GROUP)}
 
 
 def _component(role: Role, table: Any, source: str, plugins: Plugins) -> tuple[str, BaseModel]:
