@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from onesearch.releases import release as release_module
 from onesearch.releases.pruning import prune
 from onesearch.releases.registry import Registry
 from onesearch.serving.bench_swap import Load
@@ -25,14 +26,16 @@ QUERIES = ("red lamp", "oak desk", "wool rug", "台灯", "white sofa")
 
 
 @pytest.fixture(scope="module")
-def registry(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+def registry(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """Releases ``a`` (the champion) and ``b``, whose items differ in the first letter of their ids."""
     folder = tmp_path_factory.mktemp("swap") / "releases"
     for name in ("a", "b"):
         toy.write(folder, name=name, mark=name)
     registry = Registry(folder)
-    registry.promote("a")
-    return registry
+    with pytest.MonkeyPatch.context() as patch:  # this process may have looked for plugins before
+        patch.setattr(release_module, "load_plugins", lambda: toy.fast.plugins)
+        registry.promote("a")
+        yield registry
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from onesearch.config import ServingConfig
 from onesearch.errors import ServingError
+from onesearch.releases import release as release_module
 from onesearch.releases.registry import Registry
 from onesearch.releases.release import Release
 from onesearch.serving import follower as module
@@ -61,8 +62,9 @@ class Fleet:
 
 
 @pytest.fixture
-def registry(toy_release: Release, tmp_path: Path) -> Registry:
+def registry(toy_release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """Releases a, b and c; a is the champion."""
+    monkeypatch.setattr(release_module, "load_plugins", lambda: toy_release.plugins)
     for name in "abc":
         shutil.copytree(toy_release.path, tmp_path / name)
         toy_release.manifest.model_copy(update={"name": name}).write(tmp_path / name)
