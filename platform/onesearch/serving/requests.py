@@ -31,6 +31,7 @@ class SearchRequest:
         k, offset: which part of the ranking to return.
         filters: what the items must be.
         beams: width of the search; None: the server's default.
+        asked_at_us: when the shopper asked, microseconds since 1970, where that is not now.
         certify: begin narrow and widen, up to ``beams``, only until so many of the best SIDs are proven
             exact; 0: take all beams at once; None: the server's default.
         explain: also tell keywords, SIDs, beams, branches, the certificate, and how the shopper was seen.
@@ -48,6 +49,7 @@ class SearchRequest:
     guide: Guide = "guided"
     rerank: bool = True
     certify: int | None = None
+    asked_at_us: int | None = None
 
 
 @dataclass(frozen=True)
