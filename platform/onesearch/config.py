@@ -173,11 +173,6 @@ class KafkaConfig(Section):
     """The name; the password stands in the environment variable ONESEARCH_KAFKA_PASSWORD."""
     delivery_timeout_s: float = Field(default=5.0, gt=0)
     """Seconds in which a message must be acknowledged by all replicas in sync."""
-    spool: str = ""
-    """Folder where a gateway keeps events while Kafka is down, one for each gateway; empty: one in the user's
-    cache, named by the gateway's port."""
-    spool_mb: int = Field(default=256, ge=1)
-    """What the spool may take; events beyond it are dropped and counted."""
 
 
 @dataclass(frozen=True)

@@ -60,19 +60,6 @@ def serve(
             show_default="of the release",
         ),
     ] = None,
-    kafka: Annotated[
-        str | None,
-        typer.Option(
-            help="Bootstrap servers; what is shown and reported goes there.", show_default="of --config"
-        ),
-    ] = None,
-    spool: Annotated[
-        Path | None,
-        typer.Option(help="Folder for events while Kafka is down.", show_default="in the user's cache"),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="A configuration; its [kafka] is used.", show_default=False)
-    ] = None,
     ready_file: Annotated[Path | None, typer.Option(help="Written (JSON) once everything answers.")] = None,
     log: Annotated[Path | None, typer.Option(help="Where a line of JSON a search goes.")] = None,
     triton_log: Annotated[Path | None, typer.Option(help="Where Triton's own log goes.")] = None,
@@ -88,13 +75,12 @@ def serve(
         given: dict[str, Any] = {
             "release": release, "releases": releases, "host": host, "port": port,
             "triton-port": triton_port, "beams": beams, "certify": certify,
-            "threads": threads, "states": states, "kafka": kafka, "spool": spool, "config": config,
-            "ready-file": ready_file, "log": log, "triton-log": triton_log,
+            "threads": threads, "states": states, "ready-file": ready_file, "log": log,
+            "triton-log": triton_log,
         }  # fmt: skip
         command += [f"--{name}={value}" for name, value in given.items() if value is not None]
         os.execv(command[0], [*command, *(["--json"] if json else [])])
 
-    from onesearch.kafka.opening import settings
     from onesearch.serving.service import Ready, Service
 
     _log_to(log)
@@ -111,9 +97,6 @@ def serve(
         "states": states,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
-    cluster = settings(kafka, config)
-    if spool is not None:
-        cluster = cluster.model_copy(update={"spool": str(spool)})
     told: list[Ready] = []
 
     def tell(ready: Ready) -> None:
@@ -129,7 +112,7 @@ def serve(
             out.print(_card(ready.as_dict()))
 
     async def run() -> None:
-        await Service(opened, changes, found, triton_log, registry, cluster).run(tell)
+        await Service(opened, changes, found, triton_log, registry).run(tell)
 
     try:
         if not json:
@@ -160,7 +143,6 @@ def _card(about: dict[str, Any]) -> Panel:
     rows.add_row("gateway (gRPC)", f"[bold green]{about['gateway']}[/]")
     rows.add_row("catalogue", f"{about['items']:,} items, generation {about['generation']}")
     rows.add_row("shoppers", about["states"] or Text("not known: no --states", style="dim"))
-    rows.add_row("events go to", about["kafka"] or Text("nowhere: no --kafka", style="dim"))
     rows.add_row("Triton (gRPC)", about["triton"])
     rows.add_row("metrics", about["metrics"])
     rows.add_row("ready after", f"{about['ready_s']:.1f} s")

@@ -19,8 +19,6 @@ import grpc
 import grpc.aio
 
 from onesearch.errors import OneSearchError, ServingError, UsageError
-from onesearch.events.messages import Interaction
-from onesearch.events.publisher import Fate
 from onesearch.serving import conversion
 from onesearch.serving.catalogue import ItemRow
 from onesearch.serving.proto import onesearch_pb2 as pb
@@ -28,7 +26,7 @@ from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
 from onesearch.serving.requests import Encoding, SearchAnswer, SearchRequest
 
 _LOOK_EVERY_S = 0.1
-# Every call only reads, or says the same events by the same ids, so that trying again does no harm.
+# Every call only reads, so that trying again does no harm.
 _RETRIES = {
     "methodConfig": [
         {
@@ -80,10 +78,6 @@ class GatewayStatus:
     states_known: int
     states_failed: int
     states_took_s: float
-    kafka_down: bool
-    events_acknowledged: int
-    events_spooled: int
-    events_dropped: int
     challenger: str
     challenger_share: float
     problem: str
@@ -135,20 +129,6 @@ class Client:
         message = pb.EncodeRequest(texts=texts, vectors=vectors)
         encodings = self._call(self._stub.Encode, message, timeout_s).encodings
         return [conversion.encoding_from(encoding) for encoding in encodings]
-
-    def report(self, events: Sequence[Interaction], timeout_s: float | None = None) -> Fate:
-        """Say what shoppers did with what they were shown. Kept when this returns.
-
-        Returns ``acknowledged`` (by Kafka) or ``spooled`` (on the gateway's disk, while Kafka is down).
-        Reporting the same events again, with the same ids, does no harm.
-
-        Raises:
-            UsageError: an event does not fit; the message says which and why. None is kept then.
-            GatewayError: they could not be kept, or the gateway has no Kafka.
-        """
-        message = pb.ReportRequest(events=[conversion.event_to(event) for event in events])
-        spooled = self._call(self._stub.Report, message, timeout_s).spooled
-        return "spooled" if spooled else "acknowledged"
 
     def status(self, timeout_s: float | None = None) -> GatewayStatus:
         """What the gateway serves, and how it goes."""
@@ -212,12 +192,6 @@ class AsyncClient:
         message = pb.EncodeRequest(texts=texts, vectors=vectors)
         encodings = (await self._call(self._stub.Encode, message, timeout_s)).encodings
         return [conversion.encoding_from(encoding) for encoding in encodings]
-
-    async def report(self, events: Sequence[Interaction], timeout_s: float | None = None) -> Fate:
-        """Say what shoppers did; see :meth:`Client.report`."""
-        message = pb.ReportRequest(events=[conversion.event_to(event) for event in events])
-        spooled = (await self._call(self._stub.Report, message, timeout_s)).spooled
-        return "spooled" if spooled else "acknowledged"
 
     async def status(self, timeout_s: float | None = None) -> GatewayStatus:
         """What the gateway serves, and how it goes."""

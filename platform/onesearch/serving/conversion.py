@@ -9,7 +9,6 @@ import numpy as np
 from onesearch.contracts.generator import Guide
 from onesearch.contracts.tokenizer import Keyword
 from onesearch.errors import UsageError
-from onesearch.events.messages import Interaction, new_event_id, now_us
 from onesearch.index import Filters
 from onesearch.serving.catalogue import ItemRow
 from onesearch.serving.proto import onesearch_pb2 as pb
@@ -72,51 +71,6 @@ def request_to(request: SearchRequest, request_id: str = "") -> pb.SearchRequest
         )
     except (ValueError, TypeError) as error:  # a negative k, half a surrogate pair, an unknown guide
         raise UsageError(f"the request cannot be sent: {error}") from error
-
-
-def event_from(message: pb.Event) -> Interaction:
-    """An event as it came in, unchecked but for its action and scene."""
-    if message.action not in pb.Action.values() or message.action == pb.ACTION_UNKNOWN:
-        raise UsageError(f"action: {message.action} is none of IMPRESSION, CLICK, ORDER")
-    if message.scene not in pb.Scene.values():
-        raise UsageError(f"scene: {message.scene} is none of {', '.join(pb.Scene.keys())}")
-    return Interaction(
-        message.event_id or new_event_id(),
-        message.ts_us if message.HasField("ts_us") else now_us(),
-        message.user_id,
-        message.item_id,
-        pb.Action.Name(message.action).lower(),
-        pb.Scene.Name(message.scene).lower(),
-        message.query or None,
-        message.session_id or None,
-        message.request_id or None,
-        message.position if message.HasField("position") else None,
-        message.score if message.HasField("score") else None,
-        message.propensity if message.HasField("propensity") else None,
-        message.release or None,
-    )
-
-
-def event_to(event: Interaction) -> pb.Event:
-    """An event to be sent. Raises UsageError where the protocol has no form for it."""
-    try:
-        return pb.Event(
-            event_id=event.event_id,
-            user_id=event.user_id,
-            item_id=event.item_id,
-            action=pb.Action.Value(event.action.upper()),
-            scene=pb.Scene.Value(event.scene.upper()),
-            query=event.query or "",
-            request_id=event.request_id or "",
-            session_id=event.session_id or "",
-            release=event.release or "",
-            position=event.position,
-            score=event.score,
-            propensity=event.propensity,
-            ts_us=event.ts_us,
-        )
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"event {event.event_id!r} cannot be sent: {error}") from error
 
 
 def item_to(row: ItemRow, release: str = "", generation: int = 0) -> pb.Item:

@@ -28,7 +28,6 @@ from onesearch.serving.lookups import Lookups, Tally
 from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
 from onesearch.serving.requests import Hit, Limits, SearchAnswer, SearchRequest, check_query
-from onesearch.serving.traffic import Traffic, check_time, tally_of
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OneSearch"].full_name
 MODELS = "onesearch.models"
@@ -51,15 +50,8 @@ class Gateway(pb_grpc.OneSearchServicer):
     time: later requests go by the new one.
     """
 
-    def __init__(
-        self,
-        lineup: Lineup,
-        settings: ServingConfig,
-        lookups: Lookups | None = None,
-        traffic: Traffic | None = None,
-    ) -> None:
+    def __init__(self, lineup: Lineup, settings: ServingConfig, lookups: Lookups | None = None) -> None:
         self.lineup = lineup
-        self.traffic = traffic
         self.problem = ""  # what is wrong with a release that should answer and does not
         self.settings = settings
         self.lookups = lookups
@@ -172,23 +164,9 @@ class Gateway(pb_grpc.OneSearchServicer):
             release=deployment.name,
         )
 
-    async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:  # noqa: N802
-        """What shoppers did."""
-        if self.traffic is None:
-            why = "this gateway has no Kafka that events could go to: start it with --kafka HOST:PORT"
-            await _abort(context, grpc.StatusCode.FAILED_PRECONDITION, why)
-        try:
-            fate = await self.traffic.report([conversion.event_from(event) for event in request.events])
-        except UsageError as error:
-            await _refuse(context, str(error))
-        except ServingError as error:
-            await _abort(context, grpc.StatusCode.UNAVAILABLE, str(error))
-        return pb.ReportResponse(spooled=fate == "spooled")
-
     async def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:  # noqa: N802
         """What is being served, and how it goes."""
         shoppers = self.lookups.tally if self.lookups else Tally()
-        told = tally_of(self.traffic)
         lineup = self.lineup
         champion, challenger = lineup.champion, lineup.challenger
         return pb.StatusResponse(
@@ -210,10 +188,6 @@ class Gateway(pb_grpc.OneSearchServicer):
             challenger=challenger.name if challenger else "",
             challenger_share=lineup.share,
             problem=self.problem,
-            kafka_down=told.down,
-            events_acknowledged=told.acknowledged,
-            events_spooled=told.spooled,
-            events_dropped=told.dropped,
         )
 
     async def _checked(self, message: pb.SearchRequest, context: Any, where: str) -> SearchRequest:
@@ -222,7 +196,6 @@ class Gateway(pb_grpc.OneSearchServicer):
                 raise UsageError(f"request_id: longer than {_MAX_REQUEST_ID} characters")
             request = conversion.request_from(message)
             self.limits.check(request)
-            check_time(request.asked_at_us)
         except UsageError as error:
             await _refuse(context, f"{where}{error}")
         return request
@@ -264,8 +237,6 @@ class Gateway(pb_grpc.OneSearchServicer):
         self._answered += 1
         took = 1000 * (time.perf_counter() - started)
         answer = replace(answer, request_id=request_id, took_ms=took)
-        if self.traffic is not None:
-            self.traffic.shown(request, answer)
         _log_request(request, answer, why)
         return answer
 

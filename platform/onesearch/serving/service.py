@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onesearch.config import KafkaConfig, ServingConfig
+from onesearch.config import ServingConfig
 from onesearch.errors import ServingError
 from onesearch.releases.registry import Registry
 from onesearch.releases.release import Release
@@ -23,7 +23,6 @@ from onesearch.serving.fleet import Fleet
 from onesearch.serving.follower import Follower
 from onesearch.serving.gateway import Gateway
 from onesearch.serving.lookups import Lookups
-from onesearch.serving.traffic import Traffic
 from onesearch.serving.triton import TritonServer, TritonSettings, reserve
 
 _LOG = logging.getLogger("onesearch.service")
@@ -42,7 +41,6 @@ class Ready:
         pid, triton_pid: of this process and of Triton.
         ready_s: how long it took.
         states: where shoppers are looked up; empty: nowhere.
-        kafka: where events go; empty: nowhere.
         releases: the folder whose champion answers; empty: one release does, come what may.
         challenger, challenger_share: who else answers, and what share of the shoppers; empty: nobody.
         problem: why a release that should answer does not; empty: all is as it should be.
@@ -58,7 +56,6 @@ class Ready:
     triton_pid: int
     ready_s: float
     states: str = ""
-    kafka: str = ""
     releases: str = ""
     challenger: str = ""
     challenger_share: float = 0.0
@@ -79,7 +76,6 @@ class Service:
         environment: ServingEnvironment,
         log: Path | None = None,
         registry: Registry | None = None,
-        kafka: KafkaConfig | None = None,
     ) -> None:
         """Nothing is started yet.
 
@@ -89,11 +85,9 @@ class Service:
             environment: that Triton runs in.
             log: where Triton's log goes.
             registry: whose champion and challenger are followed; None: the release answers to the end.
-            kafka: where is told what was shown and done; None, or no servers: nowhere.
         """
         self.release = release
         self.registry = registry
-        self.kafka = kafka
         self.settings = settings = release.config.serving.model_copy(update=dict(changes))
         self._triton = TritonServer(
             environment,
@@ -143,14 +137,11 @@ class Service:
         settings = self.settings
         lookups = _lookups(settings)
         gateway: Gateway | None = None
-        traffic: Traffic | None = None
         try:
-            if self.kafka is not None and self.kafka.servers:
-                traffic = Traffic.open(self.kafka, settings.port)
             with reserve(settings.host, settings.port, "gateway port"):
                 await self._fleet.start()
                 champion = await self._fleet.add(self.release)
-            gateway = Gateway(Lineup(champion), settings, lookups, traffic)
+            gateway = Gateway(Lineup(champion), settings, lookups)
             port = await gateway.start(settings.host, settings.port)
             await gateway.tell_models(True)
             ready_s = round(time.monotonic() - started, 3)
@@ -169,8 +160,6 @@ class Service:
         finally:
             if gateway is not None:
                 await gateway.stop()
-            if traffic is not None:
-                await asyncio.to_thread(traffic.close)
             if lookups is not None:
                 lookups.close()
 
@@ -188,7 +177,6 @@ class Service:
             triton_pid=self._triton.pid or 0,
             ready_s=ready_s,
             states=lookups.shown if lookups else "",
-            kafka=self.kafka.servers if self.kafka else "",
             releases=str(self.registry.folder.resolve()) if self.registry else "",
             challenger=challenger.name if challenger else "",
             challenger_share=lineup.share,

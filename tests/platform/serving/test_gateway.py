@@ -28,7 +28,6 @@ from onesearch.serving.pipeline import Pipeline
 from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
 from onesearch.serving.requests import Encoding, Filters, SearchAnswer, SearchRequest
-from onesearch.serving.traffic import Traffic
 from onesearch.shoppers.state import Recent, Ring, item_key
 
 
@@ -69,12 +68,12 @@ class InProcess:
 
 @asynccontextmanager
 async def _running(
-    pipeline: Pipeline, lookups: Lookups | None = None, traffic: Traffic | None = None, **settings: Any
+    pipeline: Pipeline, lookups: Lookups | None = None, **settings: Any
 ) -> AsyncIterator[tuple[AsyncClient, InProcess]]:
     engine = InProcess(pipeline)
     table = ItemTable.of(pipeline.context.index)
     deployment = Deployment(engine, table, MostClicked(table))  # type: ignore[arg-type]
-    gateway = Gateway(Lineup(deployment), ServingConfig(**settings), lookups, traffic)
+    gateway = Gateway(Lineup(deployment), ServingConfig(**settings), lookups)
     port = await gateway.start("127.0.0.1", 0)
     try:
         async with AsyncClient(f"127.0.0.1:{port}") as client:

@@ -12,27 +12,9 @@ class Guide(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GUIDED: _ClassVar[Guide]
     GENERATOR: _ClassVar[Guide]
     PRIOR_ONLY: _ClassVar[Guide]
-
-class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    ACTION_UNKNOWN: _ClassVar[Action]
-    IMPRESSION: _ClassVar[Action]
-    CLICK: _ClassVar[Action]
-    ORDER: _ClassVar[Action]
-
-class Scene(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    SEARCH: _ClassVar[Scene]
-    RECOMMEND: _ClassVar[Scene]
 GUIDED: Guide
 GENERATOR: Guide
 PRIOR_ONLY: Guide
-ACTION_UNKNOWN: Action
-IMPRESSION: Action
-CLICK: Action
-ORDER: Action
-SEARCH: Scene
-RECOMMEND: Scene
 
 class Filters(_message.Message):
     __slots__ = ("category", "brands", "min_price", "max_price", "in_stock")
@@ -270,54 +252,12 @@ class EncodeResponse(_message.Message):
     release: str
     def __init__(self, encodings: _Optional[_Iterable[_Union[Encoding, _Mapping]]] = ..., release: _Optional[str] = ...) -> None: ...
 
-class Event(_message.Message):
-    __slots__ = ("event_id", "user_id", "item_id", "action", "scene", "query", "request_id", "session_id", "release", "position", "score", "propensity", "ts_us")
-    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
-    USER_ID_FIELD_NUMBER: _ClassVar[int]
-    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
-    ACTION_FIELD_NUMBER: _ClassVar[int]
-    SCENE_FIELD_NUMBER: _ClassVar[int]
-    QUERY_FIELD_NUMBER: _ClassVar[int]
-    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
-    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
-    RELEASE_FIELD_NUMBER: _ClassVar[int]
-    POSITION_FIELD_NUMBER: _ClassVar[int]
-    SCORE_FIELD_NUMBER: _ClassVar[int]
-    PROPENSITY_FIELD_NUMBER: _ClassVar[int]
-    TS_US_FIELD_NUMBER: _ClassVar[int]
-    event_id: str
-    user_id: str
-    item_id: str
-    action: Action
-    scene: Scene
-    query: str
-    request_id: str
-    session_id: str
-    release: str
-    position: int
-    score: float
-    propensity: float
-    ts_us: int
-    def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_id: _Optional[str] = ..., action: _Optional[_Union[Action, str]] = ..., scene: _Optional[_Union[Scene, str]] = ..., query: _Optional[str] = ..., request_id: _Optional[str] = ..., session_id: _Optional[str] = ..., release: _Optional[str] = ..., position: _Optional[int] = ..., score: _Optional[float] = ..., propensity: _Optional[float] = ..., ts_us: _Optional[int] = ...) -> None: ...
-
-class ReportRequest(_message.Message):
-    __slots__ = ("events",)
-    EVENTS_FIELD_NUMBER: _ClassVar[int]
-    events: _containers.RepeatedCompositeFieldContainer[Event]
-    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
-
-class ReportResponse(_message.Message):
-    __slots__ = ("spooled",)
-    SPOOLED_FIELD_NUMBER: _ClassVar[int]
-    spooled: bool
-    def __init__(self, spooled: _Optional[bool] = ...) -> None: ...
-
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("release", "generation", "items", "models_ready", "in_flight", "answered", "degraded", "refused", "uptime_s", "default_beams", "max_k", "states_asked", "states_known", "states_failed", "states_took_s", "challenger", "challenger_share", "kafka_down", "events_acknowledged", "events_spooled", "events_dropped", "problem")
+    __slots__ = ("release", "generation", "items", "models_ready", "in_flight", "answered", "degraded", "refused", "uptime_s", "default_beams", "max_k", "states_asked", "states_known", "states_failed", "states_took_s", "challenger", "challenger_share", "problem")
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -335,10 +275,6 @@ class StatusResponse(_message.Message):
     STATES_TOOK_S_FIELD_NUMBER: _ClassVar[int]
     CHALLENGER_FIELD_NUMBER: _ClassVar[int]
     CHALLENGER_SHARE_FIELD_NUMBER: _ClassVar[int]
-    KAFKA_DOWN_FIELD_NUMBER: _ClassVar[int]
-    EVENTS_ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
-    EVENTS_SPOOLED_FIELD_NUMBER: _ClassVar[int]
-    EVENTS_DROPPED_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     release: str
     generation: int
@@ -357,9 +293,5 @@ class StatusResponse(_message.Message):
     states_took_s: float
     challenger: str
     challenger_share: float
-    kafka_down: bool
-    events_acknowledged: int
-    events_spooled: int
-    events_dropped: int
     problem: str
-    def __init__(self, release: _Optional[str] = ..., generation: _Optional[int] = ..., items: _Optional[int] = ..., models_ready: _Optional[bool] = ..., in_flight: _Optional[int] = ..., answered: _Optional[int] = ..., degraded: _Optional[int] = ..., refused: _Optional[int] = ..., uptime_s: _Optional[float] = ..., default_beams: _Optional[int] = ..., max_k: _Optional[int] = ..., states_asked: _Optional[int] = ..., states_known: _Optional[int] = ..., states_failed: _Optional[int] = ..., states_took_s: _Optional[float] = ..., challenger: _Optional[str] = ..., challenger_share: _Optional[float] = ..., kafka_down: _Optional[bool] = ..., events_acknowledged: _Optional[int] = ..., events_spooled: _Optional[int] = ..., events_dropped: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
+    def __init__(self, release: _Optional[str] = ..., generation: _Optional[int] = ..., items: _Optional[int] = ..., models_ready: _Optional[bool] = ..., in_flight: _Optional[int] = ..., answered: _Optional[int] = ..., degraded: _Optional[int] = ..., refused: _Optional[int] = ..., uptime_s: _Optional[float] = ..., default_beams: _Optional[int] = ..., max_k: _Optional[int] = ..., states_asked: _Optional[int] = ..., states_known: _Optional[int] = ..., states_failed: _Optional[int] = ..., states_took_s: _Optional[float] = ..., challenger: _Optional[str] = ..., challenger_share: _Optional[float] = ..., problem: _Optional[str] = ...) -> None: ...

@@ -54,11 +54,6 @@ class OneSearchStub:
                 request_serializer=onesearch_dot_serving_dot_proto_dot_onesearch__pb2.EncodeRequest.SerializeToString,
                 response_deserializer=onesearch_dot_serving_dot_proto_dot_onesearch__pb2.EncodeResponse.FromString,
                 _registered_method=True)
-        self.Report = channel.unary_unary(
-                '/onesearch.v1.OneSearch/Report',
-                request_serializer=onesearch_dot_serving_dot_proto_dot_onesearch__pb2.ReportRequest.SerializeToString,
-                response_deserializer=onesearch_dot_serving_dot_proto_dot_onesearch__pb2.ReportResponse.FromString,
-                _registered_method=True)
         self.Status = channel.unary_unary(
                 '/onesearch.v1.OneSearch/Status',
                 request_serializer=onesearch_dot_serving_dot_proto_dot_onesearch__pb2.StatusRequest.SerializeToString,
@@ -98,15 +93,6 @@ class OneSearchServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Report(self, request, context):
-        """What shoppers did with what they were shown. Kept when it is answered: by Kafka or, while that is down, by the
-        gateway's spool. FAILED_PRECONDITION: this gateway has no Kafka. UNAVAILABLE: neither could keep them, try again with
-        the same event ids.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def Status(self, request, context):
         """What is being served, and how it goes.
         """
@@ -136,11 +122,6 @@ def add_OneSearchServicer_to_server(servicer, server):
                     servicer.Encode,
                     request_deserializer=onesearch_dot_serving_dot_proto_dot_onesearch__pb2.EncodeRequest.FromString,
                     response_serializer=onesearch_dot_serving_dot_proto_dot_onesearch__pb2.EncodeResponse.SerializeToString,
-            ),
-            'Report': grpc.unary_unary_rpc_method_handler(
-                    servicer.Report,
-                    request_deserializer=onesearch_dot_serving_dot_proto_dot_onesearch__pb2.ReportRequest.FromString,
-                    response_serializer=onesearch_dot_serving_dot_proto_dot_onesearch__pb2.ReportResponse.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
@@ -256,33 +237,6 @@ class OneSearch:
             '/onesearch.v1.OneSearch/Encode',
             onesearch_dot_serving_dot_proto_dot_onesearch__pb2.EncodeRequest.SerializeToString,
             onesearch_dot_serving_dot_proto_dot_onesearch__pb2.EncodeResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Report(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/onesearch.v1.OneSearch/Report',
-            onesearch_dot_serving_dot_proto_dot_onesearch__pb2.ReportRequest.SerializeToString,
-            onesearch_dot_serving_dot_proto_dot_onesearch__pb2.ReportResponse.FromString,
             options,
             channel_credentials,
             insecure,
