@@ -203,9 +203,11 @@ class _Consumer(Consumer):
             )
 
     def committed(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        timeout_ms = int(1000 * _CONNECT_S)
         with _explained():
             found = {
-                partition: self._consumer.committed(TopicPartition(*partition)) for partition in partitions
+                partition: self._consumer.committed(TopicPartition(*partition), timeout_ms=timeout_ms)
+                for partition in partitions
             }
         return {partition: offset for partition, offset in found.items() if offset is not None}
 
