@@ -17,6 +17,8 @@ from onesearch.events.proto import events_pb2 as pb
 
 SCHEMA = 1
 """What this code writes, and the newest that it reads."""
+ANONYMOUS = "anonymous:"
+"""Before the id of a request whose shopper is not known: a user id of the log, which has no state."""
 SCENES = {"search": pb.SEARCH, "recommend": pb.RECOMMEND}
 ACTIONS = {"impression": pb.IMPRESSION, "click": pb.CLICK, "order": pb.ORDER}
 SCENE_NAMES = {number: name for name, number in SCENES.items()}

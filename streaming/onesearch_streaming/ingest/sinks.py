@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 import polars as pl
 from onesearch.catalogue.changes import Change
 from onesearch.catalogue.log import ChangeLog
+from onesearch.events.messages import ANONYMOUS
 from onesearch.shoppers.events import Event, by_user
 from onesearch.shoppers.store import StaleError, StateStore
 
@@ -153,7 +154,8 @@ class StateSink(Sink[pl.DataFrame]):
         """Take in what a partition has."""
         self._positions[source] = before
         self._now = max(self._now, now)
-        columns = batch.select("user_id", pl.col("ts").dt.epoch("s"), "action", "item_id", "query", "scene")
+        known = batch.filter(~pl.col("user_id").str.starts_with(ANONYMOUS))
+        columns = known.select("user_id", pl.col("ts").dt.epoch("s"), "action", "item_id", "query", "scene")
         self._events += map(Event._make, columns.iter_rows())
 
     def due(self) -> bool:
