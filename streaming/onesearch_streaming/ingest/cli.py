@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 from onesearch.catalogue.log import ChangeLog
-from onesearch.cli._output import err, out, print_json, table
+from onesearch.cli._output import err, out, print_json
 from onesearch.config import load_config
 from onesearch.errors import OneSearchError, UsageError
 from onesearch.kafka.contract import Client, Record
@@ -128,19 +128,13 @@ def show(kafka: Kafka = None, limit: Limit = 20, config: ConfigFile = None, json
         ]
         print_json({"waiting": count, "letters": shown})
         return
-    rows = [
-        [
-            letter.at,
-            f"{datetime.fromtimestamp(letter.time / 1000, UTC):%Y-%m-%d %H:%M:%S}",
-            f"{letter.topic}[{letter.partition}]@{letter.offset}",
-            letter.length,
-            Text(letter.reason),
-            Text(repr(letter.value[:_SHOWN])),
-        ]
-        for letter in letters
-    ]
-    columns = ("letter", "refused (UTC)", "from", "bytes", "why", "begins")
-    out.print(table(f"{count:,} letters wait (repeated ones counted)", columns, rows))
+    out.print(f"{count:,} letters wait (those written twice counted twice)")
+    for letter in letters:
+        when = f"{datetime.fromtimestamp(letter.time / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        whence = f"{letter.topic}[{letter.partition}]@{letter.offset}"
+        head = f"{letter.at}  {when}  {whence}, {letter.length:,} bytes: "
+        begins = Text(f"   {letter.value[:_SHOWN]!r}", style="dim")
+        out.print(Text.assemble((head, "bold"), letter.reason), begins, sep="\n", soft_wrap=True)
 
 
 @letters_app.command()

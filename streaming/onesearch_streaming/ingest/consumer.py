@@ -67,6 +67,7 @@ class Ingest:
         self._look_again = 0.0
         self._compacted = 0
         self._waiting_for: str | None = None
+        self._too_many: TooManyLettersError | None = None
 
     def stop(self) -> None:
         """Ask :meth:`run` to write what it has, leave the group and end; from any thread or signal."""
@@ -128,7 +129,9 @@ class Ingest:
                 lane = self._lanes.get(partition)
                 if lane is not None:
                     self._handle(lane, messages)
-            self._write()
+            self._write(everything=self._too_many is not None)
+            if self._too_many is not None:
+                raise self._too_many
             self._look()
         except StaleError as error:
             _LOG.warning("%s: what was not yet written is left to it", error)
@@ -161,9 +164,10 @@ class Ingest:
             try:
                 self._letters.put(letters)
                 break
-            except TooManyLettersError:
-                self._write(everything=True)
-                raise
+            except TooManyLettersError as error:
+                # They are written: what came is dealt with first, so that it is not refused again later.
+                self._too_many = error
+                break
             except KafkaError as error:
                 if self._stopping:
                     raise
