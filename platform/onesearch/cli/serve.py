@@ -71,6 +71,15 @@ def serve(
         Path | None,
         typer.Option(help="Where events wait while Kafka does not answer.", show_default="of the release"),
     ] = None,
+    explore: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability that a place of a first page shows an item from below.",
+            show_default="of the release",
+            min=0,
+            max=0.5,
+        ),
+    ] = None,
     ready_file: Annotated[Path | None, typer.Option(help="Written (JSON) once everything answers.")] = None,
     log: Annotated[Path | None, typer.Option(help="Where a line of JSON a search goes.")] = None,
     triton_log: Annotated[Path | None, typer.Option(help="Where Triton's own log goes.")] = None,
@@ -86,7 +95,7 @@ def serve(
         given: dict[str, Any] = {
             "release": release, "releases": releases, "host": host, "port": port,
             "triton-port": triton_port, "beams": beams, "certify": certify,
-            "threads": threads, "states": states, "kafka": kafka, "spool": spool,
+            "threads": threads, "states": states, "kafka": kafka, "spool": spool, "explore": explore,
             "ready-file": ready_file, "log": log, "triton-log": triton_log,
         }  # fmt: skip
         command += [f"--{name}={value}" for name, value in given.items() if value is not None]
@@ -107,6 +116,7 @@ def serve(
         "threads": threads,
         "states": states,
         "spool": None if spool is None else str(spool),
+        "explore": explore,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     servers = kafka or opened.config.kafka.servers or os.environ.get(SERVERS_VARIABLE, "")
