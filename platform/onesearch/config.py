@@ -126,6 +126,9 @@ class ServingConfig(Section):
     """Where shoppers are looked up: lmdb:PATH, a path, or redis://HOST:PORT; empty: they are not known."""
     states_timeout_ms: float = Field(default=20.0, gt=0)
     """Longest look-up of a shopper; past it a search goes on as for an unknown one."""
+    catalogue: str = ""
+    """Folder of the live catalogue that is followed while serving; empty: the release's own stays. See
+    docs/catalogue.md."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ answered under those of the first one as long as they are kept.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import struct
@@ -48,20 +49,21 @@ class Page:
         keys: bytes = item_keys(item_ids).astype("<u8").tobytes()
         return cls(release, generation, digest(request), request.shown + keys)
 
-    def pack(self) -> bytes:
-        """As a token."""
+    def pack(self) -> str:
+        """As a token: text that may stand in a URL."""
         name = self.release.encode()
         head = _HEAD.pack(_VERSION, self.asked, self.generation, len(name), zlib.crc32(name + self.shown))
-        return head + name + self.shown
+        return base64.urlsafe_b64encode(head + name + self.shown).decode()
 
     @classmethod
-    def unpack(cls, token: bytes) -> Page:
+    def unpack(cls, token: str) -> Page:
         """Read a token. Raises UsageError where it is none."""
         try:
-            version, asked, generation, length, check = _HEAD.unpack_from(token)
-            name, shown = token[_HEAD.size : _HEAD.size + length], token[_HEAD.size + length :]
+            raw = base64.b64decode(token.encode("ascii"), b"-_", validate=True)
+            version, asked, generation, length, check = _HEAD.unpack_from(raw)
+            name, shown = raw[_HEAD.size : _HEAD.size + length], raw[_HEAD.size + length :]
             release = name.decode()
-        except (struct.error, UnicodeDecodeError) as error:
+        except (ValueError, struct.error) as error:
             raise UsageError(_NOT_OURS) from error
         if version != _VERSION or len(shown) % KEY_BYTES or zlib.crc32(name + shown) != check:
             raise UsageError(_NOT_OURS)
@@ -81,17 +83,19 @@ def digest(request: SearchRequest) -> bytes:
     return hashlib.blake2b(json.dumps(made).encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-def turned(request: SearchRequest, limits: Limits) -> tuple[SearchRequest, Page]:
-    """A request with a token as one for the page that it names, and where the ranking was left.
+def turned(request: SearchRequest, limits: Limits) -> SearchRequest:
+    """A request with a token as one for the page that it names.
 
     Raises UsageError where the token is none, is of another request, or leads past the last page.
     """
     page = Page.unpack(request.page_token)
     if page.asked != digest(request):
-        raise UsageError("page_token: of another request; query, filters and search options must stay the same")
+        raise UsageError(
+            "page_token: of another request; query, filters and search options must stay the same"
+        )
     if request.offset:
         raise UsageError(f"offset: {request.offset} beside a page_token, which says where to go on")
     turned = replace(request, shown=page.shown)
     if turned.before + turned.k > limits.k:
         raise UsageError(f"k: {turned.k} after {turned.before} results leaves the first {limits.k}")
-    return turned, page
+    return turned

@@ -52,7 +52,7 @@ class SearchRequest:
     guide: Guide = "guided"
     rerank: bool = True
     certify: int | None = None
-    page_token: bytes = b""
+    page_token: str = ""
     generation: int | None = None
     shown: bytes = b""
 
@@ -218,7 +218,7 @@ class SearchAnswer:
     explanation: Explanation | None = None
     request_id: str = ""
     took_ms: float = 0.0
-    next_page: bytes = b""
+    next_page: str = ""
     moved: bool = False
 
 

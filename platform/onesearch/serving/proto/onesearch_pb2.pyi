@@ -55,8 +55,8 @@ class SearchRequest(_message.Message):
     no_rerank: bool
     request_id: str
     certify: int
-    page_token: bytes
-    def __init__(self, query: _Optional[str] = ..., user_id: _Optional[str] = ..., k: _Optional[int] = ..., offset: _Optional[int] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ..., beams: _Optional[int] = ..., explain: _Optional[bool] = ..., guide: _Optional[_Union[Guide, str]] = ..., no_rerank: _Optional[bool] = ..., request_id: _Optional[str] = ..., certify: _Optional[int] = ..., page_token: _Optional[bytes] = ...) -> None: ...
+    page_token: str
+    def __init__(self, query: _Optional[str] = ..., user_id: _Optional[str] = ..., k: _Optional[int] = ..., offset: _Optional[int] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ..., beams: _Optional[int] = ..., explain: _Optional[bool] = ..., guide: _Optional[_Union[Guide, str]] = ..., no_rerank: _Optional[bool] = ..., request_id: _Optional[str] = ..., certify: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("item_id", "title", "category", "brand", "price", "in_stock", "sid", "release", "generation")
@@ -204,9 +204,9 @@ class SearchResponse(_message.Message):
     degraded: bool
     explanation: Explanation
     took_ms: float
-    next_page: bytes
+    next_page: str
     moved: bool
-    def __init__(self, request_id: _Optional[str] = ..., hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., release: _Optional[str] = ..., generation: _Optional[int] = ..., degraded: _Optional[bool] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., took_ms: _Optional[float] = ..., next_page: _Optional[bytes] = ..., moved: _Optional[bool] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., release: _Optional[str] = ..., generation: _Optional[int] = ..., degraded: _Optional[bool] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., took_ms: _Optional[float] = ..., next_page: _Optional[str] = ..., moved: _Optional[bool] = ...) -> None: ...
 
 class BatchSearchRequest(_message.Message):
     __slots__ = ("requests",)
