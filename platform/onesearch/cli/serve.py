@@ -79,8 +79,8 @@ def serve(
         given: dict[str, Any] = {
             "release": release, "releases": releases, "host": host, "port": port,
             "triton-port": triton_port, "beams": beams, "certify": certify,
-            "threads": threads, "states": states, "catalogue": catalogue, "ready-file": ready_file, "log": log,
-            "triton-log": triton_log,
+            "threads": threads, "states": states, "catalogue": catalogue, "ready-file": ready_file,
+            "log": log, "triton-log": triton_log,
         }  # fmt: skip
         command += [f"--{name}={value}" for name, value in given.items() if value is not None]
         os.execv(command[0], [*command, *(["--json"] if json else [])])

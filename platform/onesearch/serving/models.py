@@ -237,8 +237,8 @@ class RewardModel(Model):
         self.held = Held(context.index.generation, opened, follow, generations)
 
     def kind(self, tensors: Tensors) -> Hashable:
-        """With and without the reward the score has other parts."""
-        return bool(tensors["RERANK"].all()), _only(tensors, "GENERATION")
+        """With and without the reward the score has other parts; item numbers are of one generation."""
+        return bool(tensors["RERANK"].all()), np.unique(tensors["GENERATION"]).tobytes()
 
     def fit(self, request: Tensors, answer: Tensors) -> Tensors:
         """Without the padding to the widest request; it was sorted behind everything else."""

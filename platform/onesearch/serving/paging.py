@@ -20,7 +20,7 @@ from onesearch.serving.requests import KEY_BYTES, Limits, SearchRequest
 from onesearch.shoppers.state import item_keys
 
 _VERSION = 1
-_HEAD = struct.Struct("<B8sqBI")
+_CHECK, _HEAD = struct.Struct("<I"), struct.Struct("<B8sqB")
 _NOT_OURS = "page_token: not the token of an earlier answer"
 
 
@@ -52,20 +52,21 @@ class Page:
     def pack(self) -> str:
         """As a token: text that may stand in a URL."""
         name = self.release.encode()
-        head = _HEAD.pack(_VERSION, self.asked, self.generation, len(name), zlib.crc32(name + self.shown))
-        return base64.urlsafe_b64encode(head + name + self.shown).decode()
+        told = _HEAD.pack(_VERSION, self.asked, self.generation, len(name)) + name + self.shown
+        return base64.urlsafe_b64encode(_CHECK.pack(zlib.crc32(told)) + told).decode()
 
     @classmethod
     def unpack(cls, token: str) -> Page:
         """Read a token. Raises UsageError where it is none."""
         try:
             raw = base64.b64decode(token.encode("ascii"), b"-_", validate=True)
-            version, asked, generation, length, check = _HEAD.unpack_from(raw)
-            name, shown = raw[_HEAD.size : _HEAD.size + length], raw[_HEAD.size + length :]
+            (check,), told = _CHECK.unpack_from(raw), raw[_CHECK.size :]
+            version, asked, generation, length = _HEAD.unpack_from(told)
+            name, shown = told[_HEAD.size : _HEAD.size + length], told[_HEAD.size + length :]
             release = name.decode()
         except (ValueError, struct.error) as error:
             raise UsageError(_NOT_OURS) from error
-        if version != _VERSION or len(shown) % KEY_BYTES or zlib.crc32(name + shown) != check:
+        if version != _VERSION or len(shown) % KEY_BYTES or zlib.crc32(told) != check:
             raise UsageError(_NOT_OURS)
         return cls(release, generation, asked, shown)
 
@@ -90,9 +91,7 @@ def turned(request: SearchRequest, limits: Limits) -> SearchRequest:
     """
     page = Page.unpack(request.page_token)
     if page.asked != digest(request):
-        raise UsageError(
-            "page_token: of another request; query, filters and search options must stay the same"
-        )
+        raise UsageError("page_token: of another request: query, filters and search options must stay")
     if request.offset:
         raise UsageError(f"offset: {request.offset} beside a page_token, which says where to go on")
     turned = replace(request, shown=page.shown)
