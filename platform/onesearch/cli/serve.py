@@ -64,6 +64,15 @@ def serve(
         Path | None,
         typer.Option(help="The live catalogue's folder: changes of it are followed.", show_default="none"),
     ] = None,
+    explore: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability that a place of a first page shows an item from below.",
+            show_default="of the release",
+            min=0,
+            max=0.5,
+        ),
+    ] = None,
     ready_file: Annotated[Path | None, typer.Option(help="Written (JSON) once everything answers.")] = None,
     log: Annotated[Path | None, typer.Option(help="Where a line of JSON a search goes.")] = None,
     triton_log: Annotated[Path | None, typer.Option(help="Where Triton's own log goes.")] = None,
@@ -79,8 +88,8 @@ def serve(
         given: dict[str, Any] = {
             "release": release, "releases": releases, "host": host, "port": port,
             "triton-port": triton_port, "beams": beams, "certify": certify,
-            "threads": threads, "states": states, "catalogue": catalogue, "ready-file": ready_file,
-            "log": log, "triton-log": triton_log,
+            "threads": threads, "states": states, "catalogue": catalogue, "explore": explore,
+            "ready-file": ready_file, "log": log, "triton-log": triton_log,
         }  # fmt: skip
         command += [f"--{name}={value}" for name, value in given.items() if value is not None]
         os.execv(command[0], [*command, *(["--json"] if json else [])])
@@ -100,6 +109,7 @@ def serve(
         "threads": threads,
         "states": states,
         "catalogue": None if catalogue is None else str(catalogue.resolve()),
+        "explore": explore,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     told: list[Ready] = []

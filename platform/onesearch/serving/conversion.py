@@ -42,6 +42,7 @@ def request_from(message: pb.SearchRequest) -> SearchRequest:
         rerank=not message.no_rerank,
         certify=message.certify if message.HasField("certify") else None,
         page_token=message.page_token,
+        asked_at_us=message.asked_at_us if message.HasField("asked_at_us") else None,
     )
 
 
@@ -68,6 +69,7 @@ def request_to(request: SearchRequest, request_id: str = "") -> pb.SearchRequest
             request_id=request_id,
             certify=request.certify,
             page_token=request.page_token,
+            asked_at_us=request.asked_at_us,
         )
     except (ValueError, TypeError) as error:  # a negative k, half a surrogate pair, an unknown guide
         raise UsageError(f"the request cannot be sent: {error}") from error

@@ -120,7 +120,7 @@ class Fleet:
             RepositorySettings(threads=threads),
             catalogue=generations.folder if generations else None,
         )
-        self.triton.load(models)
+        self.triton.load(models, at_once=not self.deployments)
 
     def _unload(self, models: tuple[str, ...]) -> None:
         if self.triton.alive:
