@@ -179,7 +179,10 @@ def challenge(
 @app.command()
 def compare(
     log: Annotated[
-        Path, typer.Option(help="Interactions: a Parquet file, or a folder of them.", show_default=False)
+        Path,
+        typer.Option(
+            help="Interactions: a Delta table, a Parquet file, or a folder of them.", show_default=False
+        ),
     ],
     champion: Annotated[str | None, typer.Option(help="By name.", show_default="that of --releases")] = None,
     challenger: Annotated[
