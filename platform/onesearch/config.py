@@ -147,6 +147,10 @@ class ServingConfig(Section):
     catalogue: str = ""
     """Folder of the live catalogue that is followed while serving; empty: the release's own stays. See
     docs/catalogue.md."""
+    spool: str = "var/spool"
+    """Folder where events wait while Kafka does not answer; each gateway has its own."""
+    spool_mb: int = Field(default=256, ge=1)
+    """How large it may become; what comes after is dropped, and counted."""
 
 
 class KafkaConfig(Section):

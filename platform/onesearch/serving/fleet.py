@@ -60,7 +60,7 @@ class Fleet:
         """
         settings = self.settings(release)
         threads = settings.threads or os.cpu_count() or 1
-        hold = Hold(release.path)
+        hold = await asyncio.to_thread(Hold, release.path)
         models = model_names(release.name)
         engine = Engine(self.triton.address, release.name, settings.beams, settings.certify)
         try:

@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from onesearch.config import ServingConfig
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import ServingError, UsageError
+from onesearch.events.proto.reporting_pb2_grpc import add_EventsServicer_to_server
 from onesearch.live_tree import Candidates
 from onesearch.serving import conversion, paging, steps
 from onesearch.serving.deployment import Deployment, Lineup
@@ -29,6 +30,7 @@ from onesearch.serving.lookups import Lookups, Tally
 from onesearch.serving.paging import Page
 from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
+from onesearch.serving.reporting import Reporter
 from onesearch.serving.requests import Hit, Limits, SearchAnswer, SearchRequest, check_query
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OneSearch"].full_name
@@ -52,11 +54,18 @@ class Gateway(pb_grpc.OneSearchServicer):
     time: later requests go by the new one.
     """
 
-    def __init__(self, lineup: Lineup, settings: ServingConfig, lookups: Lookups | None = None) -> None:
+    def __init__(
+        self,
+        lineup: Lineup,
+        settings: ServingConfig,
+        lookups: Lookups | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
         self.lineup = lineup
         self.problem = ""  # what is wrong with a release that should answer and does not
         self.settings = settings
         self.lookups = lookups
+        self.reporter = reporter
         self.exploration = Exploration(settings.explore, settings.explore_depth)
         self.limits = Limits(query_bytes=settings.max_query_bytes, k=settings.max_k)
         self.health = HealthServicer()
@@ -73,6 +82,8 @@ class Gateway(pb_grpc.OneSearchServicer):
             ]
         )
         pb_grpc.add_OneSearchServicer_to_server(self, server)
+        if self.reporter is not None:
+            add_EventsServicer_to_server(self.reporter, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         reflection.enable_server_reflection(
             (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
@@ -258,6 +269,8 @@ class Gateway(pb_grpc.OneSearchServicer):
             moved=moved,
         )
         _log_request(request, answer, why)
+        if self.reporter is not None:
+            self.reporter.shown(request, answer)
         return answer
 
     async def _ranked(
