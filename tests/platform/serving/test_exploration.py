@@ -53,9 +53,11 @@ def test_propensities_are_the_frequencies(count: int, k: int, depth: int, share:
         assert sum(propensity for (at, _), propensity in told.items() if at == place) == pytest.approx(1)
 
 
-def test_only_first_pages_that_nobody_wants_explained() -> None:
+def test_not_by_offset_nor_where_explained() -> None:
     some = Exploration(0.1, 20)
     assert some.applies(SearchRequest("q")) and some.widened(SearchRequest("q", k=10)).k == 30
-    assert not some.applies(SearchRequest("q", offset=10))
+    assert some.applies(SearchRequest("q", shown=bytes(8))) and not some.applies(
+        SearchRequest("q", offset=10)
+    )
     assert not some.applies(SearchRequest("q", explain=True))
     assert not Exploration().applies(SearchRequest("q"))
