@@ -91,7 +91,7 @@ def test_an_event_is_seen_by_the_next_search_within_a_second(
                 until(lambda item_id=hit.item_id: item_id in seen())  # type: ignore[misc]
                 took.append(time.monotonic() - started)
             assert min(took) < 1.0, took
-            anonymous = client.search("lamp", k=3)
+            anonymous = client.search("lamp", k=3, asked_at_us=1_700_000_000_000_000)
             assert (
                 client.report(interaction("order", "i1", request_id=anonymous.request_id)) == "acknowledged"
             )
@@ -131,6 +131,9 @@ def test_an_event_is_seen_by_the_next_search_within_a_second(
     assert len(log.filter(pl.col("user_id") == "zoe", pl.col("action") == "click")) == 4
     ordered = log.filter(pl.col("item_id") == "i1", pl.col("action") == "order")
     assert ordered["user_id"][0] == f"anonymous:{anonymous.request_id}"
+    # A search of the past is logged in the past.
+    old = log.filter(pl.col("request_id") == anonymous.request_id, pl.col("action") == "impression")
+    assert len(old) == 3 and set(old["ts"].dt.epoch("us")) == {1_700_000_000_000_000}
     for one in later:
         assert len(log.filter(pl.col("request_id") == one.request_id)) == 4
     assert log["event_id"].n_unique() == len(log)
