@@ -23,6 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="List, verify, promote, roll back, 
 Releases = Annotated[Path, typer.Option("--releases", help="Folder of releases.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 RELEASES = Path("releases")
+_SIDE = ("shoppers", "searches", "outcomes")
 
 
 @app.command("list")
@@ -173,6 +174,51 @@ def challenge(
         )
     else:
         out.print(f"{challenger.name} answers {challenger.share:.1%} of the shoppers")
+
+
+@app.command()
+def compare(
+    log: Annotated[
+        Path, typer.Option(help="Interactions: a Parquet file, or a folder of them.", show_default=False)
+    ],
+    champion: Annotated[str | None, typer.Option(help="By name.", show_default="that of --releases")] = None,
+    challenger: Annotated[
+        str | None, typer.Option(help="By name.", show_default="that of --releases")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="orders or clicks, per search.")] = "orders",
+    expected: Annotated[
+        float, typer.Option(help="Relative difference that is looked for; 0.05 is 5 %.", min=0.001, max=1)
+    ] = 0.05,
+    alpha: Annotated[
+        float, typer.Option(help="Share of wrong verdicts where there is no difference.", min=1e-6, max=0.5)
+    ] = 0.05,
+    releases: Releases = RELEASES,
+    as_json: Json = False,
+) -> None:
+    """Compare champion and challenger by a log; may be asked at any time, as often as one likes."""
+    registry = Registry(releases)
+    named = registry.challenger()
+    champion = champion or registry.champion()
+    challenger = challenger or (named.name if named else None)
+    if champion is None or challenger is None:
+        raise UsageError(f"{releases} names no champion or no challenger; name --champion and --challenger")
+    from onesearch.releases.comparing import compare as compare_releases
+    from onesearch.releases.comparing import read_log
+
+    done = compare_releases(read_log(log), champion, challenger, metric, expected, alpha)
+    if as_json:
+        print_json(done.as_json())
+        return
+    rows = [
+        [name, side.shoppers, side.searches, side.outcomes, round(side.rate, 5)]
+        for name, side in ((champion, done.look.champion), (challenger, done.look.challenger))
+    ]
+    out.print(table(f"since {done.since:%Y-%m-%d %H:%M} UTC", ("release", *_SIDE, f"{metric}/search"), rows))
+    lift, low, high = done.lift
+    out.print(f"\n{metric} per search {lift:+.2f} % (always-valid interval {low:+.2f} to {high:+.2f} %)")
+    said = {"open": "neither better nor worse yet"}.get(done.verdict, done.verdict)
+    after = f", decided after {done.decided_after:,} searches" if done.decided_after else ""
+    out.print(f"{challenger} is {said} (p = {done.look.p:.4f}, always valid{after})")
 
 
 @app.command()

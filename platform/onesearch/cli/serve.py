@@ -60,6 +60,15 @@ def serve(
             show_default="of the release",
         ),
     ] = None,
+    explore: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability that a place of a first page shows an item from below.",
+            show_default="of the release",
+            min=0,
+            max=0.5,
+        ),
+    ] = None,
     ready_file: Annotated[Path | None, typer.Option(help="Written (JSON) once everything answers.")] = None,
     log: Annotated[Path | None, typer.Option(help="Where a line of JSON a search goes.")] = None,
     triton_log: Annotated[Path | None, typer.Option(help="Where Triton's own log goes.")] = None,
@@ -75,7 +84,7 @@ def serve(
         given: dict[str, Any] = {
             "release": release, "releases": releases, "host": host, "port": port,
             "triton-port": triton_port, "beams": beams, "certify": certify,
-            "threads": threads, "states": states, "ready-file": ready_file, "log": log,
+            "threads": threads, "states": states, "explore": explore, "ready-file": ready_file, "log": log,
             "triton-log": triton_log,
         }  # fmt: skip
         command += [f"--{name}={value}" for name, value in given.items() if value is not None]
@@ -95,6 +104,7 @@ def serve(
         "certify": certify,
         "threads": threads,
         "states": states,
+        "explore": explore,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     told: list[Ready] = []

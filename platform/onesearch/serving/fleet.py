@@ -107,7 +107,7 @@ class Fleet:
 
     def _load(self, release: Release, threads: int) -> None:
         models = build_repository(release, self.triton.repository, RepositorySettings(threads=threads))
-        self.triton.load(models)
+        self.triton.load(models, at_once=not self.deployments)
 
     def _unload(self, models: tuple[str, ...]) -> None:
         if self.triton.alive:

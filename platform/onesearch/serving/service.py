@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -28,6 +29,7 @@ from onesearch.serving.triton import TritonServer, TritonSettings, reserve
 _LOG = logging.getLogger("onesearch.service")
 _LOOK_EVERY_S = 0.25
 _LONGEST_PAUSE_S = 30.0
+_SWITCH_S = 0.001  # a release's catalogue is read by a thread beside the event loop, which must not wait long
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Service:
         Raises:
             OneSearchError: something does not start; the message says what and why.
         """
+        sys.setswitchinterval(_SWITCH_S)
         loop = asyncio.get_running_loop()
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(name, self.stop)

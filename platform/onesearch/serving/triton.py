@@ -119,12 +119,21 @@ class TritonServer:
             self.stop()
             raise
 
-    def load(self, models: Sequence[str]) -> None:
-        """Load models side by side, then the last one. Raises ServingError with the model's own reason."""
+    def load(self, models: Sequence[str], at_once: bool = True) -> None:
+        """Load models, then the last one, which is made of them.
+
+        Args:
+            models: their names.
+            at_once: all but the last side by side; else one after the other, which leaves more of the machine
+                to those that are answering.
+
+        Raises:
+            ServingError: with the model's own reason.
+        """
         *parts, whole = models
         with self._channel() as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            with ThreadPoolExecutor(max(1, len(parts))) as pool:
+            with ThreadPoolExecutor(max(1, len(parts)) if at_once else 1) as pool:
                 list(pool.map(lambda name: self._load(stub, name), parts))
             self._load(stub, whole)
 
@@ -149,6 +158,7 @@ class TritonServer:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            self._process = None  # its number may soon be somebody else's
         for region in SHARED_MEMORY.glob(f"{self.prefix}*"):
             region.unlink(missing_ok=True)
 
