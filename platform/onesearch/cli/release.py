@@ -52,13 +52,23 @@ def list_releases(releases: Releases = RELEASES, as_json: Json = False) -> None:
     rows: list[list[object]] = []
     for entry in entries:
         mark = Text("*" if entry.champion else "?" if entry.challenger else "", style="bold green")
+        served = "yes" if entry.served else ""
         if entry.manifest is None:
-            rows.append([mark, entry.name, None, None, None, Text(entry.problem, style="red")])
+            rows.append([mark, entry.name, None, None, None, served, Text(entry.problem, style="red")])
             continue
         parts = " · ".join(entry.manifest.components[role].component for role in ROLES)
         created = f"{entry.manifest.created:%Y-%m-%d %H:%M}"
-        rows.append([mark, entry.name, created, _items(entry.manifest), _megabytes(entry.manifest), parts])
-    columns = ("", "release", "created (UTC)", "items", "MB", "tokenizer · user encoder · generator · reward")
+        size = _megabytes(entry.manifest)
+        rows.append([mark, entry.name, created, _items(entry.manifest), size, served, parts])
+    columns = (
+        "",
+        "release",
+        "created (UTC)",
+        "items",
+        "MB",
+        "served",
+        "tokenizer · user encoder · generator · reward",
+    )
     out.print(table(f"releases in {releases}", columns, rows) if rows else f"no releases in {releases}")
 
 
@@ -179,7 +189,10 @@ def challenge(
 @app.command()
 def compare(
     log: Annotated[
-        Path, typer.Option(help="Interactions: a Parquet file, or a folder of them.", show_default=False)
+        Path,
+        typer.Option(
+            help="Interactions: a Delta table, a Parquet file, or a folder of them.", show_default=False
+        ),
     ],
     champion: Annotated[str | None, typer.Option(help="By name.", show_default="that of --releases")] = None,
     challenger: Annotated[

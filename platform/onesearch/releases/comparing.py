@@ -125,11 +125,20 @@ def compare(
 
 
 def read_log(path: Path) -> pl.DataFrame:
-    """Interactions from a Parquet file or a folder of them. Raises DataError naming what cannot be read."""
+    """Interactions from a Delta table, a Parquet file or a folder of them.
+
+    Raises:
+        DataError: it cannot be read, or is a Delta table where deltalake is not installed.
+    """
     try:
-        source = path / "**" / "*.parquet" if path.is_dir() else path
-        return pl.scan_parquet(source).select(_COLUMNS).collect()
-    except (OSError, pl.exceptions.PolarsError) as error:
+        if (path / "_delta_log").is_dir():  # it also holds files that are no part of it any more
+            rows = pl.scan_delta(str(path))
+        else:
+            rows = pl.scan_parquet(path / "**" / "*.parquet" if path.is_dir() else path)
+        return rows.select(_COLUMNS).collect()
+    except ImportError as error:
+        raise DataError(f"{path}: is a Delta table; install deltalake (the extra 'streaming')") from error
+    except Exception as error:  # polars and deltalake raise types of their own
         raise DataError(f"{path}: not a log of interactions ({error})") from error
 
 

@@ -28,6 +28,7 @@ SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "onesearch-serve"
 _OWNER = re.compile(rf"{_PREFIX}-(\d+)-")
 _EXIT_S = 3  # where the kernel stops it because we are gone
+_TROUBLES = ("E", "Signal (", "terminate called")
 _CHANNEL = [("grpc.max_metadata_size", 1 << 20), ("grpc.absolute_max_metadata_size", 1 << 20)]
 """What a model says when it fails to load may be long."""
 
@@ -265,8 +266,8 @@ class TritonServer:
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as error:
             return f"its log cannot be read ({error})"
-        # Its own errors start with E, those of the loader or the shell with anything.
-        errors = [line for line in lines if line.startswith("E") or "error" in line.lower()]
+        # Its own errors start with E, those of the loader or the shell with anything; a crash is neither.
+        errors = [line for line in lines if line.startswith(_TROUBLES) or "error" in line.lower()]
         return "\n".join(errors[-5:] or lines[-5:]) or "its log is empty"
 
     def _channel(self) -> grpc.Channel:

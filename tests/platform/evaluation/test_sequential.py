@@ -50,10 +50,10 @@ def simulated(rng: np.random.Generator, lift: float, count: int = 400, searches:
 
 
 def test_peeking_at_every_look_keeps_the_level() -> None:
-    """300 comparisons of equals, looked at about 120 times each: at most 5 % ever decide (simulated)."""
+    """300 comparisons of equals, looked at over 100 times each: at most 5 % ever decide (simulated)."""
     rng = np.random.default_rng(7)
     runs = [simulated(rng, 0.0) for _ in range(300)]
-    assert min(len(run) for run in runs) > 60
+    assert min(len(run) for run in runs) > 100
     wrong = np.mean([any(look.p <= 0.05 for look in run) for run in runs])
     assert wrong <= 0.05 + 1.64 * np.sqrt(0.05 * 0.95 / 300)
     # The same looks with a test for one look only: what peeking would do.
@@ -64,7 +64,7 @@ def test_peeking_at_every_look_keeps_the_level() -> None:
         )
         for run in runs
     ]
-    assert np.mean(naive) > 0.12
+    assert np.mean(naive) > 0.2
     # The interval holds the truth at all looks at once about as often.
     assert np.mean([all(look.low <= 0 <= look.high for look in run) for run in runs]) >= 0.93
 

@@ -95,6 +95,14 @@ def test_what_cannot_be_compared_says_why(tmp_path: Path) -> None:
             read_log(path)
 
 
+def test_a_delta_table_is_read_as_of_now(tmp_path: Path) -> None:
+    pytest.importorskip("deltalake")
+    events = log(searches=300)
+    events.write_delta(tmp_path / "log")
+    events.write_delta(tmp_path / "log", mode="overwrite")  # the first files stay behind
+    assert len(read_log(tmp_path / "log")) == len(events)
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "log").mkdir()
     events = log(1.0)
