@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onesearch.serving.exploration import Exploration
 from onesearch.serving.requests import Hit, SearchRequest
@@ -15,6 +15,7 @@ def hits(count: int) -> list[Hit]:
     ]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 30), st.integers(1, 10), st.integers(1, 12), st.floats(0.01, 0.5), st.text())
 def test_a_page_is_whole_and_nothing_stands_twice(
     count: int, k: int, depth: int, share: float, request_id: str
