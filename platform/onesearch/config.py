@@ -90,6 +90,9 @@ class ServingConfig(Section):
     its best SIDs are proven exact; 0: it takes all beams at once. See docs/adaptive.md."""
     threads: int = Field(default=2, ge=0)
     """Threads of a graph's session; 0: every core."""
+    together: bool = True
+    """Whether one process runs all steps of a search. Without, each is a model of its own, and Triton's
+    ensemble leads from one to the next: for steps that are to run in numbers of their own."""
     host: str = "127.0.0.1"
     """Address that gateway and Triton listen on."""
     port: Port = 0

@@ -137,7 +137,7 @@ def test_the_benchmark_takes_shoppers_in_turn(toy: Any) -> None:
     assert answer["shoppers"] >= 5 and answer["states_failed"] == answer["degraded"] == 0
     shares = answer["shares_ms"]
     assert list(shares) == [
-        "gateway", "states", "tokenizer", "user_encoder", "generator", "reward", "resolver",
+        "gateway", "states", "triton", "tokenizer", "user_encoder", "generator", "reward", "resolver",
     ]  # fmt: skip
-    assert all(shares[name]["compute"] > 0 for name in shares)
+    assert all(share["compute"] > 0 for name, share in shares.items() if name != "triton")
     assert shares["states"]["compute"] < 5

@@ -155,7 +155,9 @@ class Service:
     def _begin(self) -> None:
         threads = self.settings.threads or os.cpu_count() or 1
         self._models = build_repository(
-            self.release, self._triton.repository, RepositorySettings(threads=threads)
+            self.release,
+            self._triton.repository,
+            RepositorySettings(threads=threads, together=self.settings.together),
         )
         self._triton.start()
         self._triton.load(self._models)
