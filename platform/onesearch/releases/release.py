@@ -133,6 +133,10 @@ class Release:
         """Open the serving half of a component."""
         return self.offer(role).server_class().open(self.path / role, context, self.settings(role))
 
+    def renewed(self, role: Role, server: Server, context: ServingContext) -> Server:
+        """The serving half of a component for the catalogue generation of ``context``."""
+        return server.renewed(context) or self.server(role, context)
+
     def learner(self, role: Role) -> Learner:
         """Load the learning half of a component, for further training."""
         return self.offer(role).learner_class().load(self.path / "learners" / role, self.settings(role))
@@ -217,7 +221,7 @@ def write_release(
 
 def check_name(name: str) -> str:
     """The name itself where it may name a release; raises UsageError otherwise."""
-    if not _NAME.fullmatch(name) or name == "CHAMPION":
+    if not _NAME.fullmatch(name) or name in ("CHAMPION", "CHALLENGER", "PINNED"):
         raise UsageError(
             f"{name!r} cannot name a release: at most 100 letters, digits, '.', '_', '-', no '.' in front"
         )

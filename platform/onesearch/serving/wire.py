@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from onesearch.errors import ServingError

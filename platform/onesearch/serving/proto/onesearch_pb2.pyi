@@ -87,18 +87,20 @@ class Part(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
 class Hit(_message.Message):
-    __slots__ = ("rank", "item", "score", "log_prob", "parts")
+    __slots__ = ("rank", "item", "score", "log_prob", "parts", "propensity")
     RANK_FIELD_NUMBER: _ClassVar[int]
     ITEM_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     LOG_PROB_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_FIELD_NUMBER: _ClassVar[int]
     rank: int
     item: Item
     score: float
     log_prob: float
     parts: _containers.RepeatedCompositeFieldContainer[Part]
-    def __init__(self, rank: _Optional[int] = ..., item: _Optional[_Union[Item, _Mapping]] = ..., score: _Optional[float] = ..., log_prob: _Optional[float] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ...) -> None: ...
+    propensity: float
+    def __init__(self, rank: _Optional[int] = ..., item: _Optional[_Union[Item, _Mapping]] = ..., score: _Optional[float] = ..., log_prob: _Optional[float] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ..., propensity: _Optional[float] = ...) -> None: ...
 
 class Keyword(_message.Message):
     __slots__ = ("text", "attribute")
@@ -253,7 +255,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("release", "generation", "items", "models_ready", "in_flight", "answered", "degraded", "refused", "uptime_s", "default_beams", "max_k", "states_asked", "states_known", "states_failed", "states_took_s")
+    __slots__ = ("release", "generation", "items", "models_ready", "in_flight", "answered", "degraded", "refused", "uptime_s", "default_beams", "max_k", "states_asked", "states_known", "states_failed", "states_took_s", "challenger", "challenger_share", "problem")
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -269,6 +271,9 @@ class StatusResponse(_message.Message):
     STATES_KNOWN_FIELD_NUMBER: _ClassVar[int]
     STATES_FAILED_FIELD_NUMBER: _ClassVar[int]
     STATES_TOOK_S_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_SHARE_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     release: str
     generation: int
     items: int
@@ -284,4 +289,7 @@ class StatusResponse(_message.Message):
     states_known: int
     states_failed: int
     states_took_s: float
-    def __init__(self, release: _Optional[str] = ..., generation: _Optional[int] = ..., items: _Optional[int] = ..., models_ready: _Optional[bool] = ..., in_flight: _Optional[int] = ..., answered: _Optional[int] = ..., degraded: _Optional[int] = ..., refused: _Optional[int] = ..., uptime_s: _Optional[float] = ..., default_beams: _Optional[int] = ..., max_k: _Optional[int] = ..., states_asked: _Optional[int] = ..., states_known: _Optional[int] = ..., states_failed: _Optional[int] = ..., states_took_s: _Optional[float] = ...) -> None: ...
+    challenger: str
+    challenger_share: float
+    problem: str
+    def __init__(self, release: _Optional[str] = ..., generation: _Optional[int] = ..., items: _Optional[int] = ..., models_ready: _Optional[bool] = ..., in_flight: _Optional[int] = ..., answered: _Optional[int] = ..., degraded: _Optional[int] = ..., refused: _Optional[int] = ..., uptime_s: _Optional[float] = ..., default_beams: _Optional[int] = ..., max_k: _Optional[int] = ..., states_asked: _Optional[int] = ..., states_known: _Optional[int] = ..., states_failed: _Optional[int] = ..., states_took_s: _Optional[float] = ..., challenger: _Optional[str] = ..., challenger_share: _Optional[float] = ..., problem: _Optional[str] = ...) -> None: ...
