@@ -138,7 +138,7 @@ def _ask(
         if isinstance(engine, NativeEngine) and engine.account:
             way.decoded.append(sum(engine.account.rows))
         for k in certify:
-            if k <= way.widths[-1]:
+            if k <= (way.certify or way.beams):
                 way.proven.setdefault(k, []).append(proven(found, k))
                 same = np.array_equal(found.leaves[0, :k], wide.leaves[0, :k])
                 way.same.setdefault(k, []).append(same)
