@@ -57,7 +57,7 @@ class Fleet:
         """
         settings = self.settings(release)
         how = RepositorySettings(settings.threads or os.cpu_count() or 1, together=settings.together)
-        hold = Hold(release.path)
+        hold = await asyncio.to_thread(Hold, release.path)
         models = model_names(release.name, settings.together)
         engine = Engine(self.triton.address, release.name, settings.beams, settings.certify)
         try:
@@ -107,7 +107,7 @@ class Fleet:
 
     def _load(self, release: Release, how: RepositorySettings) -> None:
         models = build_repository(release, self.triton.repository, how)
-        self.triton.load(models)
+        self.triton.load(models, at_once=not self.deployments)
 
     def _unload(self, models: tuple[str, ...]) -> None:
         if self.triton.alive:
