@@ -135,6 +135,8 @@ def test_the_benchmark_takes_shoppers_in_turn(toy: Any) -> None:
     assert ended.returncode == 0, ended.stderr
     answer = json.loads(ended.stdout)
     assert answer["shoppers"] >= 5 and answer["states_failed"] == answer["degraded"] == 0
+    assert [row["clients"] for row in answer["rows"]] == [1, 2, 4, 8, 16]
+    assert answer["overload"]["failed"] == 0 and answer["overload"]["normal_after_s"] is not None
     shares = answer["shares_ms"]
     assert list(shares) == [
         "gateway", "states", "triton", "tokenizer", "user_encoder", "generator", "reward", "resolver",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import subprocess
@@ -111,7 +112,7 @@ def run(
             if overload:
                 usual = _percentile(through, 50)
                 rate = overload * best.queries_per_s
-                flood = load.overload(ready["gateway"], searches, rate, seconds / 4, usual)
+                flood = asyncio.run(load.overload(ready["gateway"], searches, rate, seconds / 4, usual))
             status = client.status()
         memory = memory_mb(ready["pid"])
     return {

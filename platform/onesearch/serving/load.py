@@ -90,7 +90,7 @@ def at_once(client: Client, requests: Sequence[SearchRequest], seconds: float, c
     return Level(clients, round(len(times) / lasted, 1), _ms(times, 50), _ms(times, 99), degraded[0])
 
 
-def overload(
+async def overload(
     address: str,
     requests: Sequence[SearchRequest],
     per_s: float,
@@ -106,17 +106,6 @@ def overload(
         usual_ms: what a search takes when nothing else is asked.
         deadline_s: of each search.
     """
-    return asyncio.run(_overload(address, requests, per_s, seconds, usual_ms, deadline_s))
-
-
-async def _overload(
-    address: str,
-    requests: Sequence[SearchRequest],
-    per_s: float,
-    seconds: float,
-    usual_ms: float,
-    deadline_s: float,
-) -> Overload:
     became: Counter[str] = Counter()
     times: list[float] = []
 
