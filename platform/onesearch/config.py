@@ -113,9 +113,9 @@ class ServingConfig(Section):
     its best SIDs are proven exact; 0: it takes all beams at once. See docs/adaptive.md."""
     threads: int = Field(default=2, ge=0)
     """Threads of a graph's session; 0: every core."""
-    together: bool = True
-    """Whether one process runs all steps of a search. Without, each is a model of its own, and Triton's
-    ensemble leads from one to the next: for steps that are to run in numbers of their own."""
+    processes: Literal["each", "one"] = "each"
+    """Processes of the steps of a search. ``each``: one each, led by Triton's ensemble. ``one``: the same
+    steps in one process, which is faster on few cores."""
     host: str = "127.0.0.1"
     """Address that gateway and Triton listen on."""
     port: Port = 0
@@ -147,6 +147,9 @@ class ServingConfig(Section):
     """Where shoppers are looked up: lmdb:PATH, a path, or redis://HOST:PORT; empty: they are not known."""
     states_timeout_ms: float = Field(default=20.0, gt=0)
     """Longest look-up of a shopper; past it a search goes on as for an unknown one."""
+    catalogue: str = ""
+    """Folder of the live catalogue that is followed while serving; empty: the release's own stays. See
+    docs/catalogue.md."""
     spool: str = "var/spool"
     """Folder where events wait while Kafka does not answer; each gateway has its own."""
     spool_mb: int = Field(default=256, ge=1)

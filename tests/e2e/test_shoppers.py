@@ -130,7 +130,17 @@ def test_the_benchmark_takes_shoppers_in_turn(toy: Any) -> None:
     with open_states(toy.states) as store:
         store.put_many(clicked(f"turn{at}", ("desk", f"i{at}")) for at in range(5))
     ended = toy.run(
-        "bench", "serve", "--release", str(toy.fast.path), "--states", toy.states, "--seconds", "1", "--json"
+        "bench",
+        "serve",
+        "--release",
+        str(toy.fast.path),
+        "--states",
+        toy.states,
+        "--seconds",
+        "1",
+        "--processes",
+        "one",
+        "--json",
     )
     assert ended.returncode == 0, ended.stderr
     answer = json.loads(ended.stdout)

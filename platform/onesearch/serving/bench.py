@@ -49,6 +49,7 @@ def run(
     states: str = "",
     overload: float = 10.0,
     plot: Path | None = None,
+    processes: str = "each",
 ) -> dict[str, Any]:
     """Measure, in the serving environment whatever the caller's is.
 
@@ -66,6 +67,7 @@ def run(
         overload: so many times the searches a second that were answered at best are sent for a while; 0:
             none.
         plot: where a picture of throughput against latency goes.
+        processes: of the steps of a search: each, one.
 
     Returns:
         ``bare_p50_ms`` (the components called in one process), ``p50_ms``, ``p99_ms`` (one client, through
@@ -74,12 +76,13 @@ def run(
         ``loaded_p99_ms``; ``overload`` (see :class:`onesearch.serving.load.Overload`), ``shares_ms`` (where
         a search's time goes: see :class:`onesearch.serving.shares.Watch`), ``memory_mb`` (proportional set
         size of all serving processes), ``ready_s``, ``degraded``, ``beams``, ``shoppers`` (how many took
-        turns), ``states_failed``.
+        turns), ``states_failed``, ``processes``.
     """
     queries = queries or _title_words(Release.open(release))
     found = environment.find()
     if not environment.is_running(found):
-        answer = _elsewhere(found.python, release, queries, seconds, list(clients), beams, states, overload)
+        options = (seconds, list(clients), beams, states, overload, None, processes)
+        answer = _elsewhere(found.python, release, queries, *options)
         if plot is not None:
             draw(answer["rows"], plot)
         return answer
@@ -97,7 +100,7 @@ def run(
         )
         for at in range(max(len(queries), len(shoppers)))
     ]
-    with _served(found.python, release, beams, states) as ready:
+    with _served(found.python, release, beams, states, processes) as ready:
         pipeline = Pipeline.of_release(opened, runtime)
         with Client(ready["gateway"], timeout_s=30) as client:
             for at in range(_WARM_UP):
@@ -129,6 +132,7 @@ def run(
         "ready_s": ready["ready_s"],
         "degraded": status.degraded - (flood.degraded if flood else 0),
         "beams": beams,
+        "processes": processes,
         "items": ready["items"],
         "shoppers": len(shoppers) if states else 0,
         "states_failed": status.states_failed,
@@ -197,7 +201,7 @@ def _shares(
 
 
 @contextmanager
-def _served(python: Path, release: Path, beams: int, states: str) -> Iterator[dict[str, Any]]:
+def _served(python: Path, release: Path, beams: int, states: str, processes: str) -> Iterator[dict[str, Any]]:
     """``onesearch serve`` as a process of its own; yields what it says when it is ready."""
     with tempfile.TemporaryDirectory(prefix="onesearch-bench-") as folder:
         file = Path(folder) / "ready.json"
@@ -208,6 +212,7 @@ def _served(python: Path, release: Path, beams: int, states: str) -> Iterator[di
             "serve",
             f"--release={release}",
             f"--beams={beams}",
+            f"--processes={processes}",
             *([f"--states={states}"] if states else []),
         ]
         process = subprocess.Popen(

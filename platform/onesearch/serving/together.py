@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from onesearch.catalogue.generations import Generations
 from onesearch.compiling.runtime import Runtime
 from onesearch.releases.release import Release
 from onesearch.serving.models import (
@@ -35,10 +36,11 @@ class SearchModel(Model):
     """
 
     reads = (
-        "QUERY", "STATE", "FILTERS", "BEAMS", "CERTIFY", "GUIDE", "RERANK", "K", "OFFSET", "EXPLAIN",
+        "QUERY", "STATE", "FILTERS", "BEAMS", "CERTIFY", "GUIDE", "RERANK", "K", "OFFSET", "SHOWN",
+        "CATALOGUE", "EXPLAIN",
     )  # fmt: skip
 
-    def open(self, release: Release, runtime: Runtime) -> None:
+    def open(self, release: Release, runtime: Runtime, generations: Generations | None = None) -> None:
         """Open all components; they share the release's index."""
         steps: list[tuple[Model, Runtime]] = [
             (TokenizerModel(), Runtime(threads=1)),
@@ -48,7 +50,7 @@ class SearchModel(Model):
             (ResolverModel(), Runtime(threads=1)),
         ]
         for step, own in steps:
-            step.open(release, own)
+            step.open(release, own, generations)
         self._steps = [step for step, _ in steps]
 
     def run(self, batch: Tensors) -> Tensors:
