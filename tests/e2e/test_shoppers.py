@@ -130,14 +130,26 @@ def test_the_benchmark_takes_shoppers_in_turn(toy: Any) -> None:
     with open_states(toy.states) as store:
         store.put_many(clicked(f"turn{at}", ("desk", f"i{at}")) for at in range(5))
     ended = toy.run(
-        "bench", "serve", "--release", str(toy.fast.path), "--states", toy.states, "--seconds", "1", "--json"
+        "bench",
+        "serve",
+        "--release",
+        str(toy.fast.path),
+        "--states",
+        toy.states,
+        "--seconds",
+        "1",
+        "--processes",
+        "one",
+        "--json",
     )
     assert ended.returncode == 0, ended.stderr
     answer = json.loads(ended.stdout)
     assert answer["shoppers"] >= 5 and answer["states_failed"] == answer["degraded"] == 0
+    assert [row["clients"] for row in answer["rows"]] == [1, 2, 4, 8, 16]
+    assert answer["overload"]["failed"] == 0 and answer["overload"]["normal_after_s"] is not None
     shares = answer["shares_ms"]
     assert list(shares) == [
-        "gateway", "states", "tokenizer", "user_encoder", "generator", "reward", "resolver",
+        "gateway", "states", "triton", "tokenizer", "user_encoder", "generator", "reward", "resolver",
     ]  # fmt: skip
-    assert all(shares[name]["compute"] > 0 for name in shares)
+    assert all(share["compute"] > 0 for name, share in shares.items() if name != "triton")
     assert shares["states"]["compute"] < 5

@@ -51,6 +51,13 @@ def serve(
             min=0,
         ),
     ] = None,
+    processes: Annotated[
+        str | None,
+        typer.Option(
+            help="Processes of a search's steps: 'each' one each, 'one' for all: faster on few cores.",
+            show_default="of the release",
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of the generator; 0: every core.", min=0)
     ] = None,
@@ -92,6 +99,8 @@ def serve(
     """Serve a release, or the champion of a folder of releases: Triton and the gateway, until interrupted."""
     if (release is None) == (releases is None):
         raise UsageError("name either --release FOLDER or --releases FOLDER")
+    if processes not in (None, "each", "one"):
+        raise UsageError(f"--processes {processes}: known are each and one")
     found = environment.find()
     if not environment.is_running(found):
         # Same command, same process number, the other environment.
@@ -99,6 +108,7 @@ def serve(
         given: dict[str, Any] = {
             "release": release, "releases": releases, "host": host, "port": port,
             "triton-port": triton_port, "beams": beams, "certify": certify,
+            "processes": processes,
             "threads": threads, "states": states, "kafka": kafka, "spool": spool, "explore": explore,
             "catalogue": catalogue,
             "ready-file": ready_file, "log": log, "triton-log": triton_log,
@@ -118,6 +128,7 @@ def serve(
         "triton_grpc_port": triton_port,
         "beams": beams,
         "certify": certify,
+        "processes": processes,
         "threads": threads,
         "states": states,
         "catalogue": None if catalogue is None else str(catalogue.resolve()),

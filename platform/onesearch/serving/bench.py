@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from onesearch.compiling.runtime import Runtime
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import ServingError, UsageError
 from onesearch.releases.release import Release
-from onesearch.serving import environment
+from onesearch.serving import environment, load
 from onesearch.serving.client import Client
+from onesearch.serving.load import at_once
 from onesearch.serving.pipeline import Pipeline, SearchRequest
 from onesearch.serving.shares import Watch
 
@@ -43,35 +44,50 @@ def run(
     release: Path,
     queries: Sequence[str] = (),
     seconds: float = 20.0,
-    clients: int = 4,
+    clients: Sequence[int] = (1, 2, 4, 8, 16),
     beams: int | None = None,
     states: str = "",
+    overload: float = 10.0,
+    plot: Path | None = None,
+    processes: str = "each",
 ) -> dict[str, Any]:
     """Measure, in the serving environment whatever the caller's is.
 
     One client asks in turn with the bare pipeline, block by block, so that both see the same machine; then
-    ``clients`` ask at once for ``seconds``.
+    several ask at once; at last far more is asked than can be answered.
 
     Args:
         release: a release's folder.
         queries: what is searched, over and over; none: words of the catalogue's titles.
-        seconds: for each of the two parts.
-        clients: of the second part.
+        seconds: for each part.
+        clients: numbers of clients that ask at once, one after another.
         beams: None: the release's default.
         states: a store of shoppers' states, lmdb:PATH or redis://…; its shoppers take turns. None: nobody is
             known.
+        overload: so many times the searches a second that were answered at best are sent for a while; 0:
+            none.
+        plot: where a picture of throughput against latency goes.
+        processes: of the steps of a search: each, one.
 
     Returns:
         ``bare_p50_ms`` (the components called in one process), ``p50_ms``, ``p99_ms`` (one client, through
-        gateway and Triton), ``ratio`` of the medians, ``queries_per_s`` and ``loaded_p99_ms`` (``clients`` at
-        once), ``shares_ms`` (where a search's time goes: see :class:`onesearch.serving.shares.Watch`),
-        ``memory_mb`` (proportional set size of all serving processes), ``ready_s``, ``degraded``, ``beams``,
-        ``shoppers`` (how many took turns), ``states_failed``.
+        gateway and Triton), ``ratio`` of the medians; ``rows``, what each number of clients got (see
+        :class:`onesearch.serving.load.Level`), and of the one that got most ``queries_per_s`` and
+        ``loaded_p99_ms``; ``overload`` (see :class:`onesearch.serving.load.Overload`), ``shares_ms`` (where
+        a search's time goes: see :class:`onesearch.serving.shares.Watch`), ``memory_mb`` (proportional set
+        size of all serving processes), ``ready_s``, ``degraded``, ``beams``, ``shoppers`` (how many took
+        turns), ``states_failed``, ``processes``.
     """
     queries = queries or _title_words(Release.open(release))
     found = environment.find()
     if not environment.is_running(found):
-        return _elsewhere(found.python, release, queries, seconds, clients, beams, states)
+        options = (seconds, list(clients), beams, states, overload, None, processes)
+        answer = _elsewhere(found.python, release, queries, *options)
+        if plot is not None:
+            draw(answer["rows"], plot)
+        return answer
+    if plot is not None:
+        raise UsageError("bench serve: pictures are drawn where learning is installed, not here")
     opened = Release.open(release)
     beams = beams or opened.config.serving.beams
     runtime = Runtime(threads=opened.config.serving.threads)
@@ -84,7 +100,7 @@ def run(
         )
         for at in range(max(len(queries), len(shoppers)))
     ]
-    with _served(found.python, release, beams, states) as ready:
+    with _served(found.python, release, beams, states, processes) as ready:
         pipeline = Pipeline.of_release(opened, runtime)
         with Client(ready["gateway"], timeout_s=30) as client:
             for at in range(_WARM_UP):
@@ -92,7 +108,14 @@ def run(
                 client.search(requests[at % len(requests)][0])
             bare, through = _in_turn(pipeline, client, requests, seconds)
             shares = _shares(ready, client, requests, seconds)
-            loaded, lasted = _at_once(client, requests, seconds, clients)
+            searches = [request for request, _ in requests]
+            levels = [at_once(client, searches, seconds / 2, number) for number in clients]
+            best = max(levels, key=lambda level: level.queries_per_s)
+            flood = None
+            if overload:
+                usual = _percentile(through, 50)
+                rate = overload * best.queries_per_s
+                flood = asyncio.run(load.overload(ready["gateway"], searches, rate, seconds / 4, usual))
             status = client.status()
         memory = memory_mb(ready["pid"])
     return {
@@ -100,14 +123,16 @@ def run(
         "p50_ms": _percentile(through, 50),
         "p99_ms": _percentile(through, 99),
         "ratio": round(_percentile(through, 50) / _percentile(bare, 50), 3),
-        "queries_per_s": round(len(loaded) / lasted, 1),
-        "loaded_p99_ms": _percentile(loaded, 99),
+        "queries_per_s": best.queries_per_s,
+        "loaded_p99_ms": best.p99_ms,
+        "rows": [asdict(level) for level in levels],
+        "overload": flood.as_dict() if flood else {},
         "shares_ms": shares,
         "memory_mb": round(memory, 1),
         "ready_s": ready["ready_s"],
-        "degraded": status.degraded,
+        "degraded": status.degraded - (flood.degraded if flood else 0),
         "beams": beams,
-        "clients": clients,
+        "processes": processes,
         "items": ready["items"],
         "shoppers": len(shoppers) if states else 0,
         "states_failed": status.states_failed,
@@ -167,39 +192,16 @@ def _shares(
     """Where the time of single searches goes."""
     watch = Watch(ready["triton"], ready["release"], lambda: client.status().states_took_s)
     until = time.perf_counter() + seconds / 2
-    for request, _ in requests[:_SAMPLES]:
-        watch.measure(partial(client.search, request))
+    for request, state in requests[:_SAMPLES]:
+        watch.measure(client.search, request, state)
         if time.perf_counter() > until:
             break
     watch.close()
     return watch.shares_ms()
 
 
-def _at_once(
-    client: Client, requests: Sequence[Asked], seconds: float, clients: int
-) -> tuple[list[float], float]:
-    """Seconds of each search with several clients, and how long it all lasted."""
-    times: list[float] = []
-    started = time.perf_counter()
-
-    def ask(first: int) -> None:
-        at = first
-        while time.perf_counter() - started < seconds:
-            begun = time.perf_counter()
-            client.search(requests[at % len(requests)][0])
-            times.append(time.perf_counter() - begun)
-            at += clients
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return times, time.perf_counter() - started
-
-
 @contextmanager
-def _served(python: Path, release: Path, beams: int, states: str) -> Iterator[dict[str, Any]]:
+def _served(python: Path, release: Path, beams: int, states: str, processes: str) -> Iterator[dict[str, Any]]:
     """``onesearch serve`` as a process of its own; yields what it says when it is ready."""
     with tempfile.TemporaryDirectory(prefix="onesearch-bench-") as folder:
         file = Path(folder) / "ready.json"
@@ -210,6 +212,7 @@ def _served(python: Path, release: Path, beams: int, states: str) -> Iterator[di
             "serve",
             f"--release={release}",
             f"--beams={beams}",
+            f"--processes={processes}",
             *([f"--states={states}"] if states else []),
         ]
         process = subprocess.Popen(
@@ -234,7 +237,7 @@ def _served(python: Path, release: Path, beams: int, states: str) -> Iterator[di
 
 
 def _elsewhere(
-    python: Path, release: Path, queries: Sequence[str], *options: float | str | None
+    python: Path, release: Path, queries: Sequence[str], *options: float | str | list[int] | None
 ) -> dict[str, Any]:
     """The same in the serving environment."""
     asked = json.dumps([str(release), list(queries), *options])
@@ -274,6 +277,40 @@ def _descendants(pid: int) -> list[int]:
     except OSError:
         return []
     return [one for child in children for one in (child, *_descendants(child))]
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write a PNG: searches a second against their time, one point a number of clients."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for share, colour in (("p50_ms", "#0b6e4f"), ("p99_ms", "#8a8f98")):
+        axis.plot(
+            [row["queries_per_s"] for row in rows],
+            [row[share] for row in rows],
+            "o-",
+            color=colour,
+            label=share.removesuffix("_ms"),
+        )
+    for row in rows:
+        axis.annotate(
+            str(row["clients"]),
+            (row["queries_per_s"], row["p50_ms"]),
+            xytext=(4, -12),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    axis.set(xlabel="searches a second (numbers: clients)", ylabel="ms a search")
+    axis.set_yscale("log")
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    draft = path.with_suffix(".tmp.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(draft, dpi=140)
+    draft.replace(path)
 
 
 def _main() -> None:

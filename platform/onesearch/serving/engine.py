@@ -19,18 +19,10 @@ from onesearch.serving import codecs
 from onesearch.serving.repository import ENSEMBLE, model_name
 from onesearch.serving.requests import Encoding, Explanation, Hit, SearchAnswer, SearchRequest
 from onesearch.serving.triton import reason
-from onesearch.serving.wire import read_response, write_request
+from onesearch.serving.wire import ANSWER, EXPLANATION, PACKED, read_packed, read_response, write_request
 from onesearch.shoppers.state import Recent, Ring
 
 _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-_ANSWER = (
-    "GENERATION", "PART_NAMES", "COUNT", "ITEM_ID", "TITLE", "CATEGORY", "BRAND", "PRICE", "IN_STOCK", "SID",
-    "SCORE", "LOG_PROB", "SCORE_PARTS",
-)  # fmt: skip
-_EXPLANATION = (
-    "NOTES", "SHOPPER", "QUERY_SID", "BEAM_SIDS", "BEAM_LOG_PROBS", "MISSING", "FOUND", "EXACT", "DROPPED",
-    "BRANCHES", "WIDTH",
-)  # fmt: skip
 
 
 _OPENING_S = 0.02
@@ -53,6 +45,7 @@ class Engine:
         self.certify = certify
         self._search = model_name(release, ENSEMBLE)
         self._tokenizer = model_name(release, "tokenizer")
+        self._packed: bool | None = None
         # After a restart of the server the next call should find it at once, not after a minute's back-off.
         options = [
             *_UNLIMITED,
@@ -72,22 +65,12 @@ class Engine:
             EngineLateError, EngineUnavailableError: no answer; something else may answer instead.
             ServingError: a component failed.
         """
-        inputs = {
-            "QUERY": _text(request.query.encode()),
-            "STATE": _text(codecs.write_state(state)),
-            "FILTERS": _text(codecs.write_filters(request.filters)),
-            "BEAMS": _number(self.beams if request.beams is None else request.beams),
-            "CERTIFY": _number(request.proving(self.certify)),
-            "GUIDE": _text(request.guide.encode()),
-            "RERANK": np.array([[request.rerank]]),
-            "K": _number(request.k),
-            "OFFSET": _number(request.offset),
-            "EXPLAIN": np.array([[request.explain]]),
-            "SHOWN": _text(request.shown),
-            "CATALOGUE": np.array([[-1 if request.generation is None else request.generation, coming]]),
-        }
-        outputs = _ANSWER + _EXPLANATION if request.explain else _ANSWER
-        arrays = await self._infer(self._search, inputs, outputs, timeout_s)
+        inputs = search_inputs(request, state, self.beams, self.certify, coming)
+        if await self._is_packed(timeout_s):
+            arrays = read_packed(await self._infer(self._search, inputs, (PACKED,), timeout_s))
+        else:
+            outputs = ANSWER + EXPLANATION if request.explain else ANSWER
+            arrays = await self._infer(self._search, inputs, outputs, timeout_s)
         return SearchAnswer(
             read_hits(arrays, request.before),
             self.release,
@@ -162,6 +145,17 @@ class Engine:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
+    async def _is_packed(self, timeout_s: float) -> bool:
+        """Whether the model that searches can answer with one tensor: asked once."""
+        if self._packed is None:
+            try:
+                about = service_pb2.ModelMetadataRequest(name=self._search)
+                told = await self._stub.ModelMetadata(about, timeout=timeout_s)
+            except grpc.aio.AioRpcError as error:
+                raise _translated(error) from error
+            self._packed = any(output.name == PACKED for output in told.outputs)
+        return self._packed
+
     async def _infer(
         self, model: str, inputs: dict[str, np.ndarray], outputs: Sequence[str], timeout_s: float
     ) -> dict[str, np.ndarray]:
@@ -196,11 +190,31 @@ def _without_step(details: str) -> str:
     return said if found and head.startswith("in ensemble") else details
 
 
+def search_inputs(
+    request: SearchRequest, state: ShopperState, beams: int, certify: int, coming: int = -1
+) -> dict[str, np.ndarray]:
+    """What the models read of a request, with the defaults of the release."""
+    return {
+        "QUERY": _text(request.query.encode()),
+        "STATE": _text(codecs.write_state(state)),
+        "FILTERS": _text(codecs.write_filters(request.filters)),
+        "BEAMS": _number(beams if request.beams is None else request.beams),
+        "CERTIFY": _number(request.proving(certify)),
+        "GUIDE": _text(request.guide.encode()),
+        "RERANK": np.array([[request.rerank]]),
+        "K": _number(request.k),
+        "OFFSET": _number(request.offset),
+        "EXPLAIN": np.array([[request.explain]]),
+        "SHOWN": _text(request.shown),
+        "CATALOGUE": np.array([[-1 if request.generation is None else request.generation, coming]]),
+    }
+
+
 def read_hits(arrays: dict[str, np.ndarray], offset: int) -> tuple[Hit, ...]:
     """The items of an answer of the ensemble."""
     count = int(arrays["COUNT"][0, 0])
     names = [name.decode() for name in arrays["PART_NAMES"][0]]
-    values = {name: arrays[name][0, :count].tolist() for name in _ANSWER[3:]}
+    values = {name: arrays[name][0, :count].tolist() for name in ANSWER[3:]}
     hits = []
     for at in range(count):
         category = values["CATEGORY"][at].decode()

@@ -59,16 +59,17 @@ class Fleet:
             OneSearchError: it does not load or does not answer; nothing of it is left behind.
         """
         settings = self.settings(release)
-        threads = settings.threads or os.cpu_count() or 1
+        together = settings.processes == "one"
+        how = RepositorySettings(settings.threads or os.cpu_count() or 1, together=together)
         hold = await asyncio.to_thread(Hold, release.path)
-        models = model_names(release.name)
+        models = model_names(release.name, together)
         engine = Engine(self.triton.address, release.name, settings.beams, settings.certify)
         try:
             table, fallback = await asyncio.to_thread(read_catalogue, release)
             generations = None
             if settings.catalogue:
                 generations = await asyncio.to_thread(make_current, Path(settings.catalogue), release)
-            await self._in_keeper(lambda: self._load(release, threads, generations))
+            await self._in_keeper(lambda: self._load(release, how, generations))
             await engine.check_itself(settings.ready_timeout_s)
             kept = (table.generation,)
             deployment = Deployment(engine, table, fallback, models, hold, generations=generations, kept=kept)
@@ -113,11 +114,11 @@ class Fleet:
             await deployment.close()
         self._keeper.shutdown()
 
-    def _load(self, release: Release, threads: int, generations: Generations | None) -> None:
+    def _load(self, release: Release, how: RepositorySettings, generations: Generations | None) -> None:
         models = build_repository(
             release,
             self.triton.repository,
-            RepositorySettings(threads=threads),
+            how,
             catalogue=generations.folder if generations else None,
         )
         self.triton.load(models, at_once=not self.deployments)

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 
@@ -45,6 +45,8 @@ NUMPY_TRAP = (
 class Model(ABC):
     """One model of the repository, as Triton's Python backend wants it."""
 
+    reads: ClassVar[tuple[str, ...]]
+    """Tensors that the step reads: the inputs of its ``config.pbtxt``."""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
@@ -88,31 +90,43 @@ class Model(ABC):
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer a list of requests, one response each, in their order."""
-        batches = [self._read(request) for request in requests]
+        answers = self.answers([self._read(request) for request in requests])
+        return [
+            self._response(answer, request.requested_output_names())
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+
+    def answers(self, batches: Sequence[Tensors]) -> list[Tensors | Exception]:
+        """What :meth:`run` answers to each of several requests, or what it raised."""
         groups: dict[Hashable, list[int]] = {}
         for at, batch in enumerate(batches):
             groups.setdefault((self.kind(batch), _asked(batch)), []).append(at)
-        responses: list[Any] = [None] * len(requests)
+        answers: list[Any] = [None] * len(batches)
         for members in groups.values():
-            for at, response in zip(members, self._answer([batches[at] for at in members]), strict=True):
-                responses[at] = response
-        return responses
+            for at, answer in zip(members, self._together([batches[at] for at in members]), strict=True):
+                answers[at] = answer
+        return answers
 
-    def _answer(self, batches: list[Tensors]) -> list[Any]:
+    def _together(self, batches: list[Tensors]) -> list[Tensors | Exception]:
         try:
             merged = self.run(merge(batches))
         except Exception as error:
             if len(batches) > 1:  # one bad request must not spoil the others
-                return [self._answer([batch])[0] for batch in batches]
-            return [self._backend.InferenceResponse(error=self._error(error))]
-        answers, start = [], 0
+                return [self._together([batch])[0] for batch in batches]
+            return [error]
+        answers: list[Tensors | Exception] = []
+        start = 0
         for batch in batches:
-            end = start + len(batch[self.inputs[0]])
-            own = self.fit(batch, {name: merged[name][start:end] for name in self.outputs})
-            tensors = [self._write(name, array) for name, array in own.items()]
-            answers.append(self._backend.InferenceResponse(output_tensors=tensors))
+            end = start + len(batch[self.reads[0]])
+            answers.append(self.fit(batch, {name: array[start:end] for name, array in merged.items()}))
             start = end
         return answers
+
+    def _response(self, answer: Tensors | Exception, wanted: Sequence[str]) -> Any:
+        if isinstance(answer, Exception):
+            return self._backend.InferenceResponse(error=self._error(answer))
+        tensors = [self._write(name, answer[name]) for name in self.outputs if name in wanted]
+        return self._backend.InferenceResponse(output_tensors=tensors)
 
     def _read(self, request: Any) -> Tensors:
         return {
@@ -132,6 +146,8 @@ class Model(ABC):
 class TokenizerModel(Model):
     """Query text → e°, SID, notes."""
 
+    reads = ("QUERY", "EXPLAIN")
+
     def open(self, release: Release, runtime: Runtime, generations: Generations | None = None) -> None:
         """Open the tokenizer."""
         self._tokenizer = cast(steps.TokenizerServer, release.server("tokenizer", release.context(runtime)))
@@ -149,6 +165,8 @@ class TokenizerModel(Model):
 
 class UserEncoderModel(Model):
     """Shopper state and query → prompt, and with EXPLAIN how the shopper is seen."""
+
+    reads = ("STATE", "QUERY", "QUERY_SID", "EXPLAIN", "CATALOGUE")
 
     def open(self, release: Release, runtime: Runtime, generations: Generations | None = None) -> None:
         """Open the user encoder."""
@@ -184,6 +202,11 @@ class UserEncoderModel(Model):
 
 class GeneratorModel(Model):
     """Prompt → live items."""
+
+    reads = (
+        "PROMPT_IDS", "PROMPT_MASK", "PREFIX", "QUERY_VEC", "BEAMS", "CERTIFY", "GUIDE", "FILTERS",
+        "CATALOGUE",
+    )  # fmt: skip
 
     def open(self, release: Release, runtime: Runtime, generations: Generations | None = None) -> None:
         """Open the generator."""
@@ -225,6 +248,8 @@ class GeneratorModel(Model):
 class RewardModel(Model):
     """Candidates → order, totals, parts."""
 
+    reads = ("QUERY", "QUERY_VEC", "STATE", "ITEMS", "LOG_PROBS", "GENERATION", "RERANK", "CATALOGUE")
+
     def open(self, release: Release, runtime: Runtime, generations: Generations | None = None) -> None:
         """Open the reward."""
         context = release.context(runtime)
@@ -265,6 +290,11 @@ class RewardModel(Model):
 
 class ResolverModel(Model):
     """One page of the order → rows of items."""
+
+    reads = (
+        "ITEMS", "LOG_PROBS", "ORDER", "TOTALS", "PARTS", "GENERATION", "DROPPED_MASS", "K", "OFFSET",
+        "SHOWN", "CATALOGUE",
+    )  # fmt: skip
 
     def open(self, release: Release, runtime: Runtime, generations: Generations | None = None) -> None:
         """Read the item rows."""

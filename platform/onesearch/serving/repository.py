@@ -18,6 +18,8 @@ from onesearch.releases.release import Release
 
 STEPS = ("tokenizer", "user_encoder", "generator", "reward", "resolver")
 ENSEMBLE = "search"
+TOGETHER = "together"
+"""The template that stands in for the ensemble and its steps where one process runs them all."""
 CONFIG = "config.pbtxt"
 
 
@@ -29,11 +31,13 @@ class RepositorySettings:
         threads: of the generator's session; every other model has one.
         max_batch: requests that a model takes at once.
         generator_batch: the same for the generator, whose work grows with the batch on a CPU.
+        together: one process runs all steps of a search, instead of one each.
     """
 
     threads: int = 2
     max_batch: int = 32
     generator_batch: int = 4
+    together: bool = False
 
 
 def model_name(release: str, model: str) -> str:
@@ -41,9 +45,11 @@ def model_name(release: str, model: str) -> str:
     return f"{release}--{model}"
 
 
-def model_names(release: str) -> tuple[str, ...]:
-    """All models of a release, the ensemble last."""
-    return tuple(model_name(release, model) for model in (*STEPS, ENSEMBLE))
+def model_names(release: str, together: bool = False) -> tuple[str, ...]:
+    """All models of a release, the one that searches last. The tokenizer is there for queries that are only
+    encoded."""
+    models = ("tokenizer", ENSEMBLE) if together else (*STEPS, ENSEMBLE)
+    return tuple(model_name(release, model) for model in models)
 
 
 def templates() -> Path:
@@ -62,7 +68,7 @@ def build_repository(
     source: Path | None = None,
     catalogue: Path | None = None,
 ) -> tuple[str, ...]:
-    """Write the models of a release into a repository folder; return their names, the ensemble last.
+    """Write the models of a release into a repository folder; return their names, the one that searches last.
 
     Models of other releases in the folder stay as they are. The models of this one appear ready-made, and
     follow the generations in ``catalogue`` where one is given.
@@ -74,17 +80,18 @@ def build_repository(
     # The folder itself may come later.
     values["catalogue"] = str(_plain_path(catalogue, folder, f"{release.name}-live")) if catalogue else ""
     narrow = ("generator", ENSEMBLE)
-    for model in (*STEPS, ENSEMBLE):
+    for model in ("tokenizer", ENSEMBLE) if settings.together else (*STEPS, ENSEMBLE):
         name = model_name(release.name, model)
+        template = TOGETHER if settings.together and model == ENSEMBLE else model
         own = values | {
             "name": name,
-            "threads": str(settings.threads if model == "generator" else 1),
+            "threads": str(settings.threads if model in narrow else 1),
             # An ensemble may not take more at once than any of its steps.
             "max_batch": str(settings.generator_batch if model in narrow else settings.max_batch),
         }
         draft = folder / f".{name}-{os.getpid()}"
         try:
-            shutil.copytree(source / model, draft, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source / template, draft, ignore=shutil.ignore_patterns("__pycache__"))
             (draft / "1").mkdir(exist_ok=True)
             # A file where Python would make a folder for bytecode, which Triton takes for a changed model.
             # (The backend's interpreter is isolated: PYTHONDONTWRITEBYTECODE does not reach it.)
@@ -96,7 +103,7 @@ def build_repository(
         except OSError as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise ServingError(f"model '{name}' cannot be written to {folder}: {error}") from error
-    return model_names(release.name)
+    return model_names(release.name, settings.together)
 
 
 def _plain_path(path: Path, folder: Path, name: str) -> Path:

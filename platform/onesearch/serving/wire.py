@@ -6,11 +6,24 @@ import struct
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from onesearch.errors import ServingError
 
 _NUMPY = {"BOOL": np.bool_, "INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "FP64": np.float64}
+ANSWER = (
+    "GENERATION", "PART_NAMES", "COUNT", "ITEM_ID", "TITLE", "CATEGORY", "BRAND", "PRICE", "IN_STOCK", "SID",
+    "SCORE", "LOG_PROB", "SCORE_PARTS",
+)  # fmt: skip
+"""Tensors that an answer is made of."""
+EXPLANATION = (
+    "NOTES", "SHOPPER", "QUERY_SID", "BEAM_SIDS", "BEAM_LOG_PROBS", "MISSING", "FOUND", "EXACT", "DROPPED",
+    "BRANCHES", "WIDTH",
+)  # fmt: skip
+"""Tensors that an explanation is made of."""
+PACKED = "PACKED"
+"""The tensor that holds all of them."""
 _TRITON = {np.dtype(dtype): name for name, dtype in _NUMPY.items()}
 
 
@@ -33,11 +46,9 @@ def read_response(response: service_pb2.ModelInferResponse) -> dict[str, np.ndar
     arrays = {}
     for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         shape = tuple(output.shape)
-        count = int(np.prod(shape))
         try:
             if output.datatype == "BYTES":
-                flat = np.empty(count, dtype=object)
-                flat[:] = unpack(raw)
+                flat = np.array(unpack(raw), dtype=object)
             else:
                 flat = np.frombuffer(raw, dtype=_NUMPY[output.datatype])
             arrays[output.name] = flat.reshape(shape)
@@ -46,6 +57,24 @@ def read_response(response: service_pb2.ModelInferResponse) -> dict[str, np.ndar
                 f"output {output.name} ({output.datatype}, {shape}) came as {len(raw)} bytes ({error})"
             ) from error
     return arrays
+
+
+def write_response(arrays: Mapping[str, np.ndarray]) -> service_pb2.ModelInferResponse:
+    """A response of named arrays, as :func:`read_response` reads it."""
+    response = service_pb2.ModelInferResponse()
+    for name, array in arrays.items():
+        datatype = "BYTES" if array.dtype == object else _TRITON[array.dtype]
+        response.outputs.add(name=name, datatype=datatype, shape=array.shape)
+        response.raw_output_contents.append(pack(array) if array.dtype == object else array.tobytes())
+    return response
+
+
+def read_packed(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays that the tensor :data:`PACKED` holds. Raises ServingError where it holds something else."""
+    try:
+        return read_response(service_pb2.ModelInferResponse.FromString(arrays[PACKED][0, 0]))
+    except (KeyError, IndexError, DecodeError) as error:
+        raise ServingError(f"the models' answer cannot be read ({error})") from error
 
 
 def pack(array: np.ndarray) -> bytes:

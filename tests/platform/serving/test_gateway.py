@@ -23,6 +23,7 @@ from onesearch.serving.deployment import Deployment, Lineup
 from onesearch.serving.engine import EngineLateError, EngineUnavailableError
 from onesearch.serving.fallback import MostClicked
 from onesearch.serving.gateway import MODELS, SERVICE, Gateway
+from onesearch.serving.load import overload
 from onesearch.serving.lookups import Lookups
 from onesearch.serving.pipeline import Pipeline
 from onesearch.serving.proto import onesearch_pb2 as pb
@@ -80,6 +81,15 @@ async def _running(
             yield client, engine
     finally:
         await gateway.stop(0)
+
+
+async def test_ten_times_too_much_is_turned_away_and_then_all_is_as_before(pipeline: Pipeline) -> None:
+    async with _running(pipeline, max_in_flight=4) as (client, engine):
+        engine.sleep_s = 0.05  # 80 searches a second at best
+        became = await overload(client.address, [SearchRequest("lamp")], 800, 1.0, usual_ms=1_000)
+        assert became.offered == became.answered + became.degraded + became.refused + became.late
+        assert became.failed == 0 and became.refused > became.answered > 0
+        assert became.normal_after_s is not None and became.normal_after_s < 5
 
 
 async def test_answers_are_those_of_the_pipeline(pipeline: Pipeline) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from onesearch.contracts import Prompt, ShopperState
 from onesearch.errors import ServingError, UsageError
 from onesearch.index import Filters
 from onesearch.releases.release import Release
-from onesearch.serving import codecs, models
+from onesearch.serving import codecs, models, wire
 from onesearch.serving.engine import read_explanation, read_hits
 from onesearch.serving.pipeline import Pipeline, SearchRequest
-from onesearch.serving.repository import STEPS, build_repository
+from onesearch.serving.repository import STEPS, RepositorySettings, build_repository
+from onesearch.serving.together import SearchModel
 from onesearch.shoppers.state import Ring, item_key
 from tritonclient.grpc import model_config_pb2
 
@@ -46,6 +48,15 @@ class InferenceResponse:
     error: TritonError | None = None
 
 
+class Request(dict[str, np.ndarray]):
+    """Input tensors, and the outputs that are asked for."""
+
+    wanted: Sequence[str] = ()
+
+    def requested_output_names(self) -> Sequence[str]:
+        return self.wanted
+
+
 class Backend:
     """What Triton's Python backend gives to a model, as far as models use it."""
 
@@ -71,6 +82,15 @@ def opened(toy_release: Release, tmp_path_factory: pytest.TempPathFactory) -> di
         model.open(toy_release, Runtime(threads=1))
         made[step] = model
     return made
+
+
+def _execute(
+    model: models.Model, requests: Sequence[Mapping[str, np.ndarray]], wanted: Sequence[str] = ()
+) -> list[InferenceResponse]:
+    asked = [Request(request) for request in requests]
+    for request in asked:
+        request.wanted = wanted or [name for name in model.outputs if name != wire.PACKED]
+    return model.execute(asked)
 
 
 def _text(value: bytes) -> np.ndarray:
@@ -100,7 +120,7 @@ def _ensemble(
     """All steps, each with all requests in one ``execute``; the errors of a step are raised."""
     known = [dict(request) for request in requests]
     for step in STEPS:
-        for tensors, response in zip(known, opened[step].execute(known), strict=True):
+        for tensors, response in zip(known, _execute(opened[step], known), strict=True):
             if response.error is not None:
                 raise response.error
             tensors |= {tensor.name: tensor.array for tensor in response.output_tensors}
@@ -128,6 +148,56 @@ def test_a_batch_of_mixed_requests_gives_what_the_pipeline_gives(
             assert read_explanation(arrays) == expected.explanation
         else:
             assert arrays["NOTES"][0, 0] == b""
+
+
+@pytest.fixture(scope="module")
+def together(toy_release: Release, tmp_path_factory: pytest.TempPathFactory) -> SearchModel:
+    folder = tmp_path_factory.mktemp("together")
+    build_repository(toy_release, folder, RepositorySettings(together=True))
+    text = (folder / "toy--search" / "config.pbtxt").read_text()
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    model = SearchModel()
+    model._backend = Backend
+    model.inputs = tuple(tensor.name for tensor in config.input)
+    model.outputs = tuple(tensor.name for tensor in config.output)
+    model.open(toy_release, Runtime(threads=1))
+    return model
+
+
+def test_models_say_what_they_read(opened: dict[str, models.Model], together: SearchModel) -> None:
+    for model in (*opened.values(), together):
+        assert sorted(model.reads) == sorted(model.inputs)
+
+
+def test_one_process_answers_as_the_ensemble_does(
+    opened: dict[str, models.Model], together: SearchModel
+) -> None:
+    requests = [_tensors(request) for request in MIXED]
+    bad = _tensors(MIXED[0]) | {"GUIDE": _text(b"mystery")}
+    apart = _ensemble(opened, requests)
+    *whole, refused = _execute(together, [*requests, bad])
+    assert refused.error is not None and refused.error.code == TritonError.INVALID_ARG
+    for response, expected in zip(whole, apart, strict=True):
+        for tensor in response.output_tensors:
+            if tensor.name != "SPENT":
+                np.testing.assert_array_equal(tensor.array, expected[tensor.name], tensor.name)
+    spent = next(tensor.array for tensor in whole[0].output_tensors if tensor.name == "SPENT")
+    assert spent.shape == (1, len(STEPS)) and (spent > 0).all()
+
+
+def test_the_packed_tensor_holds_the_answer(together: SearchModel, pipeline: Pipeline) -> None:
+    for request in MIXED:
+        [response] = _execute(together, [_tensors(request)], [wire.PACKED])
+        [tensor] = response.output_tensors
+        arrays = wire.read_packed({tensor.name: tensor.array})
+        expected = pipeline.search(request)
+        assert read_hits(arrays, request.offset) == expected.hits
+        if request.explain:
+            assert read_explanation(arrays) == expected.explanation
+        else:
+            assert "NOTES" not in arrays
+    with pytest.raises(ServingError, match="cannot be read"):
+        wire.read_packed({wire.PACKED: _text(b"something else")})
 
 
 def _state(*item_ids: str) -> bytes:
@@ -182,12 +252,12 @@ def test_prefixes_of_different_shapes_are_searched_apart(opened: dict[str, model
 
     generator.search = spied
     try:
-        together = opened["generator"].execute([*known, known[1]])
+        together = _execute(opened["generator"], [*known, known[1]])
     finally:
         del generator.search
     assert sorted(seen) == [(1, 0, 0), (1, 0, 4), (2, 2, 256)]
     for response, tensors in zip(together, [*known, known[1]], strict=True):
-        alone = opened["generator"].execute([tensors])[0]
+        alone = _execute(opened["generator"], [tensors])[0]
         for one, other in zip(response.output_tensors, alone.output_tensors, strict=True):
             np.testing.assert_array_equal(one.array, other.array)
 
@@ -197,7 +267,7 @@ def test_requests_that_meet_late_do_not_widen_each_other(opened: dict[str, model
     narrow, wide = ([_tensors(MIXED[at])] for at in (1, 0))
     alone = [_ensemble(opened, requests)[0] for requests in (narrow, wide)]
     assert alone[0]["ITEMS"].shape != alone[1]["ITEMS"].shape
-    for response, expected in zip(opened["reward"].execute(alone), alone, strict=True):
+    for response, expected in zip(_execute(opened["reward"], alone), alone, strict=True):
         for tensor in response.output_tensors:
             np.testing.assert_array_equal(tensor.array, expected[tensor.name])
 
@@ -220,7 +290,7 @@ def test_tensors_have_the_types_that_the_config_names(
 
 def test_one_bad_request_does_not_spoil_the_others(opened: dict[str, models.Model]) -> None:
     good, bad = _tensors(MIXED[0]), _tensors(MIXED[0]) | {"QUERY": _text(b"\xff")}
-    responses = opened["tokenizer"].execute([good, bad, good])
+    responses = _execute(opened["tokenizer"], [good, bad, good])
     assert [response.error is None for response in responses] == [True, False, True]
     assert responses[1].error.code == TritonError.INVALID_ARG and "UTF-8" in str(responses[1].error)
 
@@ -245,14 +315,14 @@ def test_what_a_step_refuses_is_the_requests_fault(
 def test_generations_are_never_mixed(opened: dict[str, models.Model]) -> None:
     known = _ensemble(opened, [_tensors(MIXED[0])])[0] | {"GENERATION": np.array([[8]])}
     for step in ("reward", "resolver"):
-        response = opened[step].execute([known])[0]
+        response = _execute(opened[step], [known])[0]
         assert response.error is not None and response.error.code == TritonError.UNAVAILABLE
         assert "generation 8 of the catalogue is not open" in str(response.error)
 
 
 def test_a_failing_component_is_ours_and_named(opened: dict[str, models.Model]) -> None:
     known = _ensemble(opened, [_tensors(MIXED[0])])[0]
-    response = opened["reward"].execute([known | {"ITEMS": known["ITEMS"] + 10_000}])[0]
+    response = _execute(opened["reward"], [known | {"ITEMS": known["ITEMS"] + 10_000}])[0]
     assert response.error.code == TritonError.INTERNAL and "IndexError" in str(response.error)
 
 

@@ -32,6 +32,22 @@ def test_every_model_is_one_that_triton_reads(repository: Path, toy_release: Rel
         assert (repository / config.name / "1" / "model.py").is_file()
 
 
+def test_one_process_for_all_steps_has_the_ensembles_tensors(
+    repository: Path, toy_release: Release, tmp_path: Path
+) -> None:
+    folder = tmp_path / "together"
+    folder.mkdir()
+    names = build_repository(toy_release, folder, RepositorySettings(threads=3, together=True))
+    assert names == model_names("toy", together=True) == ("toy--tokenizer", "toy--search")
+    assert sorted(path.name for path in folder.iterdir()) == ["toy--search", "toy--tokenizer"]
+    ensemble, whole = _config(repository / "toy--search"), _config(folder / "toy--search")
+    assert whole.backend == "python" and whole.parameters["threads"].string_value == "3"
+    assert (folder / "toy--search" / "1" / "model.py").is_file()
+    assert list(whole.input) == list(ensemble.input)
+    assert list(whole.output)[: len(ensemble.output)] == list(ensemble.output)
+    assert [tensor.name for tensor in whole.output][len(ensemble.output) :] == ["SPENT", "PACKED"]
+
+
 def test_the_ensemble_fits_its_steps(repository: Path) -> None:
     """Every tensor comes from the request or an earlier step, as the next step wants it."""
     ensemble = _config(repository / "toy--search")

@@ -1,0 +1,158 @@
+"""Load on a gateway: clients that ask one search after another, and far more searches than it can answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+
+from onesearch.serving.client import AsyncClient, Client, GatewayError
+from onesearch.serving.requests import SearchRequest
+
+_LOOK_EVERY_S = 0.05
+_LONGEST_RECOVERY_S = 30.0
+_AS_BEFORE = 2.0
+"""A search that takes at most so many times the usual is one of normal service."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """What so many clients got who ask one search after another.
+
+    Attributes:
+        clients: how many. queries_per_s: of all of them. p50_ms, p99_ms: of a search.
+        degraded: answers without the models.
+    """
+
+    clients: int
+    queries_per_s: float
+    p50_ms: float
+    p99_ms: float
+    degraded: int
+
+
+@dataclass(frozen=True)
+class Overload:
+    """What became of far too many searches.
+
+    Attributes:
+        offered_per_s: searches sent a second, whatever becomes of those before. offered: in all.
+        answered: by the models. degraded: by the gateway alone, and marked so. refused: turned away at once
+            (RESOURCE_EXHAUSTED). late: past their deadline. failed: anything else.
+        p99_ms: of the answered ones.
+        normal_after_s: from the last search sent until one is answered by the models about as fast as usual;
+            None: not within half a minute.
+    """
+
+    offered_per_s: float
+    offered: int
+    answered: int
+    degraded: int
+    refused: int
+    late: int
+    failed: int
+    p99_ms: float
+    normal_after_s: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def at_once(client: Client, requests: Sequence[SearchRequest], seconds: float, clients: int) -> Level:
+    """So many clients at once for ``seconds``."""
+    times: list[float] = []
+    degraded = [0]
+    started = time.perf_counter()
+
+    def ask(first: int) -> None:
+        at = first
+        while time.perf_counter() - started < seconds:
+            begun = time.perf_counter()
+            answer = client.search(requests[at % len(requests)])
+            times.append(time.perf_counter() - begun)
+            degraded[0] += answer.degraded
+            at += clients
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lasted = time.perf_counter() - started
+    return Level(clients, round(len(times) / lasted, 1), _ms(times, 50), _ms(times, 99), degraded[0])
+
+
+async def overload(
+    address: str,
+    requests: Sequence[SearchRequest],
+    per_s: float,
+    seconds: float,
+    usual_ms: float,
+    deadline_s: float = 1.0,
+) -> Overload:
+    """Send ``per_s`` searches a second for ``seconds``, then look when service is normal again.
+
+    Args:
+        address: the gateway's.
+        requests: taken in turn.
+        usual_ms: what a search takes when nothing else is asked.
+        deadline_s: of each search.
+    """
+    became: Counter[str] = Counter()
+    times: list[float] = []
+
+    async def ask(client: AsyncClient, request: SearchRequest) -> None:
+        begun = time.perf_counter()
+        try:
+            answer = await client.search(request, timeout_s=deadline_s)
+        except GatewayError as error:
+            kinds = {grpc.StatusCode.RESOURCE_EXHAUSTED: "refused", grpc.StatusCode.DEADLINE_EXCEEDED: "late"}
+            became[kinds.get(error.code, "failed")] += 1
+            return
+        became["degraded" if answer.degraded else "answered"] += 1
+        if not answer.degraded:
+            times.append(time.perf_counter() - begun)
+
+    async with AsyncClient(address) as client:
+        started, sent, under_way = time.perf_counter(), 0, set()
+        while (passed := time.perf_counter() - started) < seconds:
+            while sent < passed * per_s:
+                task = asyncio.create_task(ask(client, requests[sent % len(requests)]))
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
+                sent += 1
+            await asyncio.sleep(0.002)
+        ended = time.perf_counter()
+        normal_after = None
+        while time.perf_counter() - ended < _LONGEST_RECOVERY_S:
+            begun = time.perf_counter()
+            try:
+                answer = await client.search(requests[0], timeout_s=deadline_s)
+            except GatewayError:
+                answer = None
+            took = 1000 * (time.perf_counter() - begun)
+            if answer is not None and not answer.degraded and took <= _AS_BEFORE * usual_ms:
+                normal_after = round(time.perf_counter() - ended, 2)
+                break
+            await asyncio.sleep(_LOOK_EVERY_S)
+        await asyncio.gather(*under_way)
+    names = ("answered", "degraded", "refused", "late", "failed")
+    return Overload(
+        round(sent / (ended - started), 1),
+        sent,
+        *(became[name] for name in names),
+        p99_ms=_ms(times, 99),
+        normal_after_s=normal_after,
+    )
+
+
+def _ms(times: Sequence[float], share: float) -> float:
+    return round(1000 * float(np.percentile(times, share)), 2) if times else 0.0
