@@ -41,6 +41,8 @@ COMMANDS = {
     "search": Command("search", "search", "Search through a running gateway."),
     "release": Command("release", "app", "List, show, verify, promote and roll back releases."),
     "state": Command("state", "app", "Build, show and add to what is known of shoppers."),
+    "broker": Command("broker", "app", "Run Apache Kafka on this machine."),
+    "catalogue": Command("catalogue", "app", "Change the catalogue that is being served."),
     "config": Command("config", "config", "Print the effective configuration with what each key means."),
     "plugins": Command("plugins", "app", "List what is registered, and check it."),
     "doctor": Command("doctor", "doctor", "See what this machine has, and what to install."),
@@ -54,6 +56,8 @@ GROUP = "onesearch.commands"
 _EXTRA_OF = {
     **dict.fromkeys(("bm25s", "lightgbm", "matplotlib", "onnx", "pyarrow", "scipy", "torch"), "train"),
     "sentence_transformers": "train",
+    "deltalake": "streaming",
+    "confluent_kafka": "confluent",
 }
 
 
