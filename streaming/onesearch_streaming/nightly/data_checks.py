@@ -19,6 +19,7 @@ Day = Mapping[str, Any]
 HEAD = 50
 """Queries and categories of the baseline that are told apart; all others are one kind."""
 _MAD = 1.4826
+_LUCK = 3.0  # standard deviations of a drift that are luck's
 
 
 @dataclass(frozen=True)
@@ -241,11 +242,19 @@ def _drift(name: str, column: str, said: str, day: Day, baseline: Sequence[Day],
         stability(_counts(one[column]), _without(before, _counts(one[column])))
         for one in baseline[-limits.least_days :]
     ]
-    high = max(limits.drift, 2 * float(np.median(usual)))
+    sizes = sum(_counts(day[column]).values()), sum(before.values())
+    high = max(limits.drift, 2 * float(np.median(usual))) + _LUCK * _scatter(
+        *sizes, min(HEAD, len(before)) + 1
+    )
     reason = (
         f"{said} changed by a stability index of {index:.2f}; days usually differ by {np.median(usual):.2f}"
     )
     return within(name, "data", index, reason, high=high)
+
+
+def _scatter(n: float, m: float, kinds: int) -> float:
+    """Standard deviation of :func:`stability` by chance alone, for counts that sum to n and m."""
+    return math.sqrt(2 * (kinds - 1)) * (1 / n + 1 / m) if n and m else 0.0
 
 
 def _counts(entries: Sequence[Mapping[str, Any]] | None) -> dict[str, float]:

@@ -24,7 +24,7 @@ def day_figures(events: pl.LazyFrame, items: pl.DataFrame, now: datetime) -> pl.
         repeated, orphans, misordered, no_query, no_place: shares of events (of clicks and orders, of
         searches, of impressions); top_clicks: clicks of the busiest shoppers, falling; top3: share of the
         clicks with a place that are in the first three; places: impressions and clicks of the first ten
-        places; hours, queries, letters, categories: how events, searches and clicks are spread (lists of
+        places; hours, queries, letters, categories: how searches and clicks are spread (lists of
         struct{key, count}).
     """
     day = pl.col("ts").dt.date()
@@ -40,7 +40,11 @@ def day_figures(events: pl.LazyFrame, items: pl.DataFrame, now: datetime) -> pl.
         return pl.DataFrame(schema={"day": pl.Date()})
     search = rows.filter(pl.col("scene") == "search")
     counted = _counted(search)
-    asked = search.filter(pl.col("query") != "").unique(["request_id", "user_id", "query"])
+    asked = (
+        search.filter(pl.col("query") != "")
+        .sort("ts")
+        .unique(["request_id", "user_id", "query"], keep="first", maintain_order=True)
+    )
     made = (
         rows.group_by("day")
         .agg(events=pl.len(), shoppers=pl.col("user_id").n_unique())
@@ -49,7 +53,7 @@ def day_figures(events: pl.LazyFrame, items: pl.DataFrame, now: datetime) -> pl.
         .join(_attached(search), on="day", how="left")
         .join(_busiest(search), on="day", how="left")
         .join(_placed(search), on="day", how="left")
-        .join(_spread(rows, pl.col("ts").dt.hour().cast(pl.String), "hours"), on="day", how="left")
+        .join(_spread(asked, pl.col("ts").dt.hour().cast(pl.String), "hours"), on="day", how="left")
         .join(_spread(asked, pl.col("query"), "queries"), on="day", how="left")
         .join(_letters(asked), on="day", how="left")
         .join(_categories(search, items), on="day", how="left")

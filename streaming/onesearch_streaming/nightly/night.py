@@ -419,7 +419,7 @@ class _Night:
             "measured": measured,
             "verdict": verdict.as_dict(),
             **promoted,
-            "seconds": self.seconds,
+            "seconds": dict(self.seconds),
         }
 
     def _report(self, about: dict[str, Any]) -> dict[str, Any]:
