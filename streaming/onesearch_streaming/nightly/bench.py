@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
+from datetime import time as time_of_day
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from onesearch_streaming.nightly.simulated import (
     serve_day,
 )
 from onesearch_streaming.nightly.verdict import refusals
+from onesearch_streaming.nightly.window import write_night_store
 
 FIRST = "first"
 FIRST_CONFIG, NIGHT_CONFIG = (Path(__file__).with_name(name) for name in ("first.toml", "night.toml"))
@@ -54,8 +56,9 @@ def run(
     release: Path | None = None,
     work: Path | None = None,
     nights: int = 7,
-    searches: int = 1_500,
-    judged: int = 3_000,
+    history_days: int = 30,
+    searches: int = 600,
+    judged: int = 2_000,
     good: int = 10,
     planted_searches: int = 800,
     explore: float = 0.05,
@@ -67,10 +70,11 @@ def run(
 
     Args:
         store: a demo store; without one a small one is made.
-        release: the first champion; without one it is trained on the store as it is, whose shoppers searched
-            as rarely as that.
+        release: the first champion; without one it is trained on the shop's short history.
         work: where the nights happen; kept, and gone on with. Without it a temporary folder.
         nights: nights that learn, one after another; 0: only the planted ones.
+        history_days: days of the store's log that the shop begins with: a young shop, which has something to
+            learn.
         searches: searches that the champion answers on each day.
         judged: searches of the day after the last night that every champion is judged by.
         good: normal days that the data checks must let pass.
@@ -89,7 +93,8 @@ def run(
         shoppers = SimulatedShoppers.open(base)
         answer: dict[str, Any] = {"simulated": True, "seed": seed}
         if nights:
-            loop = _Loop(base, shoppers, folder, searches, explore, seed, config or NIGHT_CONFIG, told)
+            young = _young(base, folder / "store", history_days)
+            loop = _Loop(young, shoppers, folder, searches, explore, seed, config or NIGHT_CONFIG, told)
             loop.first(release)
             answer |= loop.learn(nights, judged)
         answer |= planted(shoppers, base.items(), planted_searches, good, seed, told)
@@ -140,7 +145,7 @@ class _Loop:
         self.searches, self.explore, self.seed = searches, explore, seed
         self.log, self.releases, self.days = folder / "log", folder / "releases", folder / "days"
         text = config.read_text(encoding="utf-8")
-        accepted: tuple[date, ...] = tuple(day_of(number - WARM_DAYS) for number in range(WARM_DAYS))
+        accepted: tuple[date, ...] = tuple(map(day_of, range(WARM_DAYS)))
         self.overrides = text
         settings = parse_config(text, str(config))
         nightly = settings.section("nightly", NightlySettings)
@@ -170,9 +175,9 @@ class _Loop:
         served: list[ServedDay] = []
         ended: list[Outcome] = []
         champions = [str(self.registry.champion())]
-        for number in range(-WARM_DAYS, 0):
+        for number in range(WARM_DAYS):
             self._day(number)
-        for number in range(nights):
+        for number in range(WARM_DAYS, WARM_DAYS + nights):
             served.append(self._day(number))
             ended.append(
                 run_night(
@@ -197,12 +202,17 @@ class _Loop:
             ],
             "champions": champions,
             "searches_a_day": self.searches,
+            "history_searches": self.base.interactions()
+            .filter(pl.col("scene") == "search")
+            .select(pl.col("request_id").n_unique())
+            .collect()
+            .item(),
             "explore": self.explore,
         }
 
     def _day(self, number: int) -> ServedDay:
         """A day that the champion of the morning serves; its events go to the log. Done once."""
-        kept = self.days / f"{number + WARM_DAYS:03d}.json"
+        kept = self.days / f"{number:03d}.json"
         if kept.is_file():
             return ServedDay(pl.DataFrame(), json.loads(kept.read_text(encoding="utf-8")))
         pipeline = Pipeline.of_release(Release.open(self._champion(), verify=False))
@@ -219,7 +229,7 @@ class _Loop:
 
     def _judge(self, champions: list[str], nights: int, judged: int) -> dict[str, Any]:
         """Every champion on the same searches of the day after: by the shoppers' chances, and by acts."""
-        requests = self.shoppers.requests(judged, self.seed + 1, nights)
+        requests = self.shoppers.requests(judged, self.seed + 1, WARM_DAYS + nights)
         states = self._states()
         lists: dict[str, list[list[str]]] = {}
         for name in dict.fromkeys(champions):
@@ -259,6 +269,15 @@ class _Loop:
         if (self.log / "_delta_log").is_dir():
             parts.append(read_log(self.log, log_version(self.log), START))
         return EventLog.of_events(pl.concat(parts))
+
+
+def _young(base: Store, path: Path, days: int) -> Store:
+    """The store with the newest days of its log alone."""
+    if not (path / "store.json").is_file():
+        since = datetime.combine(day_of(-days), time_of_day(), UTC)
+        events = base.interactions().filter(pl.col("ts") >= since)
+        write_night_store(path, base, events, {"history_days": days})
+    return Store.open(path)
 
 
 @contextmanager

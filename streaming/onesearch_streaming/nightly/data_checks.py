@@ -242,10 +242,8 @@ def _drift(name: str, column: str, said: str, day: Day, baseline: Sequence[Day],
         stability(_counts(one[column]), _without(before, _counts(one[column])))
         for one in baseline[-limits.least_days :]
     ]
-    sizes = sum(_counts(day[column]).values()), sum(before.values())
-    high = max(limits.drift, 2 * float(np.median(usual))) + _LUCK * _scatter(
-        *sizes, min(HEAD, len(before)) + 1
-    )
+    luck = _scatter(day["searches"], sum(one["searches"] for one in baseline), min(HEAD, len(before)) + 1)
+    high = max(limits.drift, 2 * float(np.median(usual))) + _LUCK * luck
     reason = (
         f"{said} changed by a stability index of {index:.2f}; days usually differ by {np.median(usual):.2f}"
     )
@@ -253,8 +251,11 @@ def _drift(name: str, column: str, said: str, day: Day, baseline: Sequence[Day],
 
 
 def _scatter(n: float, m: float, kinds: int) -> float:
-    """Standard deviation of :func:`stability` by chance alone, for counts that sum to n and m."""
-    return math.sqrt(2 * (kinds - 1)) * (1 / n + 1 / m) if n and m else 0.0
+    """Standard deviation of :func:`stability` by chance alone, for n and m searches.
+
+    A shopper's searches are alike, and a search has many letters: two searches count as one draw.
+    """
+    return math.sqrt(2 * (kinds - 1)) * (2 / n + 2 / m) if n and m else 0.0
 
 
 def _counts(entries: Sequence[Mapping[str, Any]] | None) -> dict[str, float]:

@@ -153,8 +153,9 @@ def test_figures_of_a_day_by_hand() -> None:
 
     def row(number: int, action: str, item: str, after: float = 0.0, **other: object) -> dict[str, object]:
         return {
-            "event_id": f"e{number}", "ts": noon + timedelta(seconds=after), "user_id": "u", "request_id": "r",
-            "scene": "search", "query": "Red  Lamp", "item_id": item, "action": action, "position": 0,
+            "event_id": f"e{number}", "ts": noon + timedelta(seconds=after), "user_id": "u",
+            "request_id": "r", "scene": "search", "query": "Red  Lamp", "item_id": item,
+            "action": action, "position": 0,
         } | other  # fmt: skip
 
     rows = [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from onesearch.config import parse_config
 from onesearch.data.store import Store
 from onesearch.errors import OneSearchError, UsageError
 from onesearch.progress import SilentProgress
@@ -37,7 +38,9 @@ def night(shop, day: date = NINTH, extra: str = LOOSE):
 def test_a_good_night_promotes_its_challenger_and_tells_why(shop) -> None:
     shop.append(8)
     assert newest_day(Store.open(shop.store), shop.log) == NINTH
-    ended = night(shop)
+    recorded = (shop.toy.toml() + LOOSE).replace("enabled = false", "enabled = true")
+    config = parse_config(recorded, plugins=shop.toy.plugins)
+    ended = run_night(shop.store, shop.log, shop.releases, config, NINTH, SilentProgress())
     assert ended.promoted and ended.about["promoted"]
     assert Registry(shop.releases).champion() == "night-2024-03-09"
     release = Release.open(shop.releases / "night-2024-03-09", plugins=shop.toy.plugins)
@@ -49,6 +52,14 @@ def test_a_good_night_promotes_its_challenger_and_tells_why(shop) -> None:
     names = [check["name"] for check in ended.about["verdict"]["checks"]]
     assert {"volume", "robots", "prices", "quality", "relevance", "latency", "size"} <= set(names)
     assert not list((ended.folder / "work").glob("snapshot-*"))
+    uri = f"sqlite:///{shop.releases / 'mlflow.db'}"
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri, uri)
+    model = client.get_registered_model("onesearch")
+    assert set(model.aliases) == {"champion", "challenger"}
+    run = client.get_run(client.get_model_version_by_alias("onesearch", "champion").run_id)
+    assert run.data.tags["onesearch.promoted"] == "true" and "gate/quality" in run.data.metrics
 
 
 def test_the_held_out_day_is_not_learnt_from_but_the_late_labels_before_it_are(shop) -> None:
@@ -190,7 +201,7 @@ def test_killed_without_warning_it_ends_in_the_same_release(shop) -> None:
     """By the command line, in processes of their own."""
     shop.append(8)
     config = shop.folder / "night.toml"
-    config.write_text(LOOSE, encoding="utf-8")
+    config.write_text(f"{LOOSE}[tracking]\nenabled = false\n", encoding="utf-8")
     twin = shop.folder / "twin"
     shutil.copytree(shop.releases, twin)
     killed = killed_nights(shop.store, shop.log, shop.releases, twin, NINTH, config, kills=2, seed=4,
