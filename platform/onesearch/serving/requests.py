@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import get_args
@@ -19,6 +20,9 @@ GUIDES: tuple[str, ...] = get_args(Guide)
 _BLANKS = str.maketrans("\t\n\r", "   ")
 MAX_FILTER_VALUES = 64
 EXPLAINED_BEAMS = 10
+KEY_BYTES = 8
+FUTURE_LIMIT_S = 86_400
+"""Seconds that a request's own time may lie ahead of ours."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,15 @@ class SearchRequest:
         k, offset: which part of the ranking to return.
         filters: what the items must be.
         beams: width of the search; None: the server's default.
+        asked_at_us: when the shopper asked, microseconds since 1970, where that is not now.
         certify: begin narrow and widen, up to ``beams``, only until so many of the best SIDs are proven
             exact; 0: take all beams at once; None: the server's default.
         explain: also tell keywords, SIDs, beams, branches, the certificate, and how the shopper was seen.
         guide: which parts of the generator's score are on.
         rerank: whether the reward orders the answer; False keeps the generator's order.
+        page_token: of an answer to the same request: the next page is wanted, without ``offset``.
+        generation: of the catalogue, to answer under; None: the newest.
+        shown: keys of the items (u64) that earlier pages showed and this one leaves out.
     """
 
     query: str
@@ -48,6 +56,20 @@ class SearchRequest:
     guide: Guide = "guided"
     rerank: bool = True
     certify: int | None = None
+    page_token: str = ""
+    generation: int | None = None
+    shown: bytes = b""
+    asked_at_us: int | None = None
+
+    @property
+    def before(self) -> int:
+        """How many of the best results come before those of this page."""
+        return self.offset + len(self.shown) // KEY_BYTES
+
+    def proving(self, default: int) -> int:
+        """How many SIDs to prove exact: where any are, enough for the page that is asked for."""
+        wanted = default if self.certify is None else self.certify
+        return max(wanted, self.before + self.k) if wanted else 0
 
 
 @dataclass(frozen=True)
@@ -90,6 +112,11 @@ class Limits:
             raise UsageError(f"certify: {request.certify} is not between 0 and {self.beams}")
         if request.guide not in GUIDES:
             raise UsageError(f"guide: {request.guide!r} is none of {', '.join(GUIDES)}")
+        latest = (time.time() + FUTURE_LIMIT_S) * 1e6
+        if request.asked_at_us is not None and not 0 <= request.asked_at_us <= latest:
+            raise UsageError(
+                f"asked_at_us: {request.asked_at_us} is not a time from 1970 to tomorrow, in microseconds"
+            )
         self._check_filters(request.filters)
 
     @staticmethod
@@ -189,6 +216,9 @@ class SearchAnswer:
         degraded: the models did not answer in time; these are the items most clicked for the query.
         explanation: only when asked for, and not when degraded.
         request_id, took_ms: what the gateway calls the request, and how long it worked on it.
+        next_page: token of the next page; empty: there is none.
+        moved: the page's token named a release or generation that is not kept any more; this page is of the
+            newest. It repeats nothing.
     """
 
     hits: tuple[Hit, ...]
@@ -198,6 +228,8 @@ class SearchAnswer:
     explanation: Explanation | None = None
     request_id: str = ""
     took_ms: float = 0.0
+    next_page: str = ""
+    moved: bool = False
 
 
 def parse_filters(texts: Sequence[str]) -> Filters:
