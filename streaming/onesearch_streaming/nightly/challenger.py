@@ -24,7 +24,7 @@ def train_challenger(
     Resumable and idempotent, as :func:`onesearch.training.run.train` is.
     """
     config = night_config(champion, overrides)
-    return train(store, releases, name, config, progress)
+    return train(store, releases, name, config, progress, start_from=champion)
 
 
 def night_config(champion: Release, overrides: str = "") -> Config:

@@ -17,8 +17,9 @@ from onesearch_streaming.nightly.verdict import Check, refusals, within
 Day = Mapping[str, Any]
 """A row of :func:`onesearch_streaming.nightly.days.day_figures`."""
 HEAD = 50
-"""Queries and categories of the baseline that are told apart; all others are one kind, new ones another."""
+"""Queries and categories of the baseline that are told apart; all others are one kind."""
 _MAD = 1.4826
+_LUCK = 3.0  # standard deviations of a drift that are luck's
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def check_day(day: Day, baseline: Sequence[Day], limits: DataLimits) -> list[Che
         _usual_share("places missing", "no_place", "impressions", "of the impressions name no place",
                      day, baseline, limits),
         _drift("query drift", "queries", "what is searched for", day, baseline, limits),
+        _drift("text drift", "letters", "the letters that queries are made of", day, baseline, limits),
         _drift("label drift", "categories", "the categories of what is clicked", day, baseline, limits),
         _drift("hours", "hours", "when shoppers come", day, baseline, limits),
     ]  # fmt: skip
@@ -158,26 +160,22 @@ def robust_range(
 def stability(now: Mapping[str, float], before: Mapping[str, float], head: int = HEAD) -> float:
     """Population stability index Σ (p − q)·ln(p / q) of counts by key, less what chance alone gives.
 
-    The ``head`` most frequent keys of before stand alone; others that were there before are one kind, and
-    what was not there is another. Half a count is added to each kind. Never negative; 0 where nothing was
-    counted.
+    The ``head`` most frequent keys of before stand alone, all others are one kind. Half a count is added to
+    each kind. Never negative; 0 where nothing was counted.
     """
     top = sorted(before, key=lambda key: (-before[key], key))[:head]
-    kinds = [*top, None, ""]
-    named = set(top)
+    kinds = len(top) + 1
 
     def counts(of: Mapping[str, float]) -> np.ndarray:
         alone = [of.get(key, 0.0) for key in top]
-        rest = sum(count for key, count in of.items() if key not in named and key in before)
-        new = sum(count for key, count in of.items() if key not in before)
-        return np.array([*alone, rest, new], np.float64)
+        return np.array([*alone, sum(of.values()) - sum(alone)], np.float64)
 
     p, q = counts(now), counts(before)
     n, m = p.sum(), q.sum()
     if not n or not m:
         return 0.0
-    p, q = (p + 0.5) / (n + 0.5 * len(kinds)), (q + 0.5) / (m + 0.5 * len(kinds))
-    chance = (len(kinds) - 1) * (1 / n + 1 / m)
+    p, q = (p + 0.5) / (n + 0.5 * kinds), (q + 0.5) / (m + 0.5 * kinds)
+    chance = (kinds - 1) * (1 / n + 1 / m)
     return max(0.0, float(((p - q) * np.log(p / q)).sum()) - chance)
 
 
@@ -244,11 +242,20 @@ def _drift(name: str, column: str, said: str, day: Day, baseline: Sequence[Day],
         stability(_counts(one[column]), _without(before, _counts(one[column])))
         for one in baseline[-limits.least_days :]
     ]
-    high = max(limits.drift, 2 * float(np.median(usual)))
+    luck = _scatter(day["searches"], sum(one["searches"] for one in baseline), min(HEAD, len(before)) + 1)
+    high = max(limits.drift, 2 * float(np.median(usual))) + _LUCK * luck
     reason = (
         f"{said} changed by a stability index of {index:.2f}; days usually differ by {np.median(usual):.2f}"
     )
     return within(name, "data", index, reason, high=high)
+
+
+def _scatter(n: float, m: float, kinds: int) -> float:
+    """Standard deviation of :func:`stability` by chance alone, for n and m searches.
+
+    A shopper's searches are alike, and a search has many letters: two searches count as one draw.
+    """
+    return math.sqrt(2 * (kinds - 1)) * (2 / n + 2 / m) if n and m else 0.0
 
 
 def _counts(entries: Sequence[Mapping[str, Any]] | None) -> dict[str, float]:

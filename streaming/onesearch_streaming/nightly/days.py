@@ -24,8 +24,8 @@ def day_figures(events: pl.LazyFrame, items: pl.DataFrame, now: datetime) -> pl.
         repeated, orphans, misordered, no_query, no_place: shares of events (of clicks and orders, of
         searches, of impressions); top_clicks: clicks of the busiest shoppers, falling; top3: share of the
         clicks with a place that are in the first three; places: impressions and clicks of the first ten
-        places; hours, queries, categories: how events, searches and clicks are spread (lists of struct{key,
-        count}).
+        places; hours, queries, letters, categories: how searches and clicks are spread (lists of
+        struct{key, count}).
     """
     day = pl.col("ts").dt.date()
     rows = (
@@ -40,6 +40,11 @@ def day_figures(events: pl.LazyFrame, items: pl.DataFrame, now: datetime) -> pl.
         return pl.DataFrame(schema={"day": pl.Date()})
     search = rows.filter(pl.col("scene") == "search")
     counted = _counted(search)
+    asked = (
+        search.filter(pl.col("query") != "")
+        .sort("ts")
+        .unique(["request_id", "user_id", "query"], keep="first", maintain_order=True)
+    )
     made = (
         rows.group_by("day")
         .agg(events=pl.len(), shoppers=pl.col("user_id").n_unique())
@@ -48,8 +53,9 @@ def day_figures(events: pl.LazyFrame, items: pl.DataFrame, now: datetime) -> pl.
         .join(_attached(search), on="day", how="left")
         .join(_busiest(search), on="day", how="left")
         .join(_placed(search), on="day", how="left")
-        .join(_spread(rows, pl.col("ts").dt.hour().cast(pl.String), "hours"), on="day", how="left")
-        .join(_spread(search.filter(_IMPRESSED), pl.col("query"), "queries"), on="day", how="left")
+        .join(_spread(asked, pl.col("ts").dt.hour().cast(pl.String), "hours"), on="day", how="left")
+        .join(_spread(asked, pl.col("query"), "queries"), on="day", how="left")
+        .join(_letters(asked), on="day", how="left")
         .join(_categories(search, items), on="day", how="left")
     )
     numbers = ["searches", "impressions", "clicks", "orders"]
@@ -122,6 +128,12 @@ def _placed(search: pl.DataFrame) -> pl.DataFrame:
 def _spread(rows: pl.DataFrame, key: pl.Expr, name: str) -> pl.DataFrame:
     counts = rows.with_columns(key=key.fill_null("")).group_by("day", "key").agg(count=pl.len())
     return counts.sort("key").group_by("day").agg(pl.struct("key", "count").alias(name))
+
+
+def _letters(asked: pl.DataFrame) -> pl.DataFrame:
+    """What the queries' texts are made of: half a text of question marks is a changed text."""
+    letters = asked.select("day", letter=pl.col("query").str.split("")).explode("letter")
+    return _spread(letters.filter(pl.col("letter").str.strip_chars() != ""), pl.col("letter"), "letters")
 
 
 def _categories(search: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:

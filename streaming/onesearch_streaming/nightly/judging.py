@@ -4,11 +4,13 @@
 showed, and saw best what it put first. So both are asked to order what was shown, and a choice counts the
 more the less its place was seen: for a search with the choices C, of worth g_c, at places p_c::
 
-    quality = Σ_c w_c · 1 / log2(1 + rank_c) / Σ_c w_c,    w_c = g_c · (1 + p_c)^fade
+    quality = Σ_c w_c / log2(1 + rank_c) / mean of Σ_c w_c over the searches,    w_c = g_c · (1 + p_c)^fade
 
-where rank_c is c's rank, from 1, among what was shown. Restricted to what was shown this is unbiased where
-attention falls as ``fade`` says; it cannot see what a challenger would have found beside. *Reach* tells
-whether its beams find what was chosen at all.
+where rank_c is c's rank, from 1, among what was shown. Restricted to what was shown its mean is unbiased
+where attention falls as ``fade`` says. (Divided by each search's own weights instead, a search of one
+choice would count alike wherever that stood, and whoever made the lists would win.) It cannot see what a
+challenger would have found
+beside: *reach* tells whether its beams find what was chosen at all.
 
 *Relevance.* NDCG@10 of the whole search for judged queries, asked by nobody in particular; where none is
 judged, the mean similarity of query and first ten items by the champion's embeddings, for the held-out
@@ -111,15 +113,16 @@ def shown_lists(events: pl.LazyFrame, since: Any, limit: int, seed: int) -> Show
     )
 
 
-def order_quality(ranks: np.ndarray, places: np.ndarray, worth: np.ndarray, fade: float) -> float:
-    """Quality in (0, 1] of one search: see the module.
+def weights_of(shown: Shown, fade: float) -> list[np.ndarray]:
+    """w_c of each search, f64[n], over the mean of their sums: see the module."""
+    raw = [worth * (1.0 + places) ** fade for worth, places in zip(shown.worth, shown.places, strict=True)]
+    mean = sum(float(one.sum()) for one in raw) / max(1, len(raw))
+    return [one / mean for one in raw]
 
-    Args:
-        ranks: i64[n], from 0, of what was shown. places: i64[n]. worth: f64[n], 0 for what was not chosen;
-            some must be. fade: of attention.
-    """
-    weight = worth * (1.0 + places) ** fade
-    return float((weight / np.log2(ranks + 2.0)).sum() / weight.sum())
+
+def order_quality(ranks: np.ndarray, weights: np.ndarray) -> float:
+    """Quality of one search: ranks i64[n], from 0, of what was shown, and its weights f64[n]."""
+    return float((weights / np.log2(ranks + 2.0)).sum())
 
 
 @dataclass
@@ -181,6 +184,7 @@ def measure(
         np.zeros((len(shown), 2)),
         np.zeros((len(shown), 2)),
     )
+    weights = weights_of(shown, limits.position_fade)
     known = states.states_before(shown.users, shown.moments) if len(shown) else []
     vectors = champion.index.vectors
     tokenizer = systems[0].pipeline.tokenizer
@@ -192,7 +196,7 @@ def measure(
                 answer = systems[at].answer(query, state)
                 ranks, found = systems[at].ranks(answer, shown.items[row])
                 worth = shown.worth[row]
-                quality[row, at] = order_quality(ranks, shown.places[row], worth, limits.position_fade)
+                quality[row, at] = order_quality(ranks, weights[row])
                 reached[row, at] = float((worth * found).sum() / worth.sum())
                 similar[row, at] = _similarity(systems[at], systems[0], answer[:_FIRST], vectors, vector)
             task.advance()

@@ -47,6 +47,7 @@ from onesearch_streaming.nightly.gate import Measured, Verdict, check_challenger
 from onesearch_streaming.nightly.judging import code_drift, measure, shown_lists
 from onesearch_streaming.nightly.report import write_report
 from onesearch_streaming.nightly.settings import NightlySettings
+from onesearch_streaming.nightly.tracking import record_night
 from onesearch_streaming.nightly.verdict import Check
 from onesearch_streaming.nightly.window import Window, events_of, learnt_from, without_days, write_night_store
 
@@ -269,6 +270,9 @@ class _Night:
             )
         return release
 
+    def _challenger(self) -> Release:
+        return Release.open(self.registry.path(self.name), verify=False, plugins=self.config.plugins)
+
     def _events(self, baseline: bool = False) -> pl.LazyFrame:
         """What happened in the window, as pinned; ``baseline``: and in the days that checks compare with."""
         since = self.window.baseline if baseline else self.window.start
@@ -375,10 +379,9 @@ class _Night:
     def _measure(self, out: Path) -> dict[str, Any]:
         gate, seed = self.settings.gate, self.champion.config.training.seed
         events = self._good_events()
-        challenger = Release.open(self.registry.path(self.name), verify=False, plugins=self.config.plugins)
         measured, each = measure(
             self.champion,
-            challenger,
+            self._challenger(),
             shown_lists(events, self.window.held_out, gate.searches, seed),
             EventLog.of_events(events),
             self.base.relevance().collect(),
@@ -422,11 +425,13 @@ class _Night:
             "measured": measured,
             "verdict": verdict.as_dict(),
             **promoted,
-            "seconds": self.seconds,
+            "seconds": dict(self.seconds),
         }
 
     def _report(self, about: dict[str, Any]) -> dict[str, Any]:
         write_report(self.folder, about, self.settings)
+        challenger = self._challenger() if about["challenger"] else None
+        record_night(self.releases, challenger, about, self.config, self.progress)
         for path in (self.folder / "work").glob("snapshot-*"):
             shutil.rmtree(path, ignore_errors=True)
         draft = self.folder / f"{OUTCOME}.draft"

@@ -61,7 +61,8 @@ def quality_figure(each: Mapping[str, Sequence[float]]) -> Figure:
     axes[0].axhline(0, color=INK, linewidth=0.8)
     axes[0].set_xlabel("% of the held-out searches", fontsize=8)
     _plain(axes[0], "change of quality, search by search")
-    bins = np.linspace(0.0, 1.0, 21).tolist()
+    most = float(max(champion.max(initial=0.0), challenger.max(initial=0.0), 1.0))
+    bins = np.linspace(0.0, most, 31).tolist()
     for values, colour, name in ((champion, GREY, "champion"), (challenger, GOOD, "challenger")):
         axes[1].hist(values, bins=bins, histtype="step", color=colour, linewidth=1.6, label=name)
     axes[1].legend(frameon=False, fontsize=8, loc="upper left")

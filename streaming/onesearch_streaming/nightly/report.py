@@ -143,6 +143,8 @@ def _learnt(about: Mapping[str, Any]) -> list[str]:
     if not data["compared_with"]:
         lines.append("no earlier days to compare the last one with")
     for day in data["skipped"]:
+        if day == about["night"]:
+            continue
         lines.append(f"left out: {day}, for {'; '.join(data['why_skipped'][day])}")
     return lines
 
