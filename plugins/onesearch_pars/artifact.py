@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 from onesearch.errors import ArtifactError
+from onesearch.shoppers.tastes import Tastes
 from safetensors.numpy import load_file, save_file
 
 from onesearch_pars.counts import Counts
 from onesearch_pars.evidence import Evidence
 from onesearch_pars.features import FEATURES, MATCHING, Fields
 from onesearch_pars.score import Relevance
-from onesearch_pars.tastes import Tastes
 from onesearch_pars.tuning import PARTS
 
 ABOUT, ARRAYS = "relevance.json", "relevance.safetensors"

@@ -13,12 +13,12 @@ import numpy as np
 import polars as pl
 from onesearch.contracts.reward import Candidates
 from onesearch.contracts.user_encoder import ShopperState
+from onesearch.shoppers.tastes import NAMES as TASTES
+from onesearch.shoppers.tastes import Tastes
 from onesearch.training.pairs import normalise_queries
 
 from onesearch_pars.documents import Documents
 from onesearch_pars.evidence import Evidence
-from onesearch_pars.tastes import NAMES as TASTES
-from onesearch_pars.tastes import Tastes
 from onesearch_pars.text import Analyser, fragments, phrases
 
 LOWEST_LOG_PROB = -60.0

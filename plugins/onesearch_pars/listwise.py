@@ -10,12 +10,12 @@ from onesearch.contracts.reward import Candidates
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.progress import Progress
 from onesearch.shoppers.packing import pack
+from onesearch.shoppers.tastes import Tastes
 
 from onesearch_pars.config import RelevanceConfig
 from onesearch_pars.evidence import Evidence
 from onesearch_pars.features import FEATURES, FeatureMaker, Fields
 from onesearch_pars.fitting import fit_weights
-from onesearch_pars.tastes import Tastes
 from onesearch_pars.text import Analyser
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import polars as pl
 from onesearch.contracts.reward import RewardLearner
 from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
+from onesearch.shoppers.tastes import Tastes
 from onesearch.training.counters import COUNTS
 from pydantic import BaseModel
 
@@ -23,7 +24,6 @@ from onesearch_pars.measures import ndcg, told
 from onesearch_pars.samples import MATCHING_COLUMNS, Rows, impression_rows, known_counts, list_rows
 from onesearch_pars.score import Judged, Relevance, fit_relevance
 from onesearch_pars.space import FeatureSpace
-from onesearch_pars.tastes import Tastes
 from onesearch_pars.tower_graph import FILE as GRAPH
 from onesearch_pars.tower_graph import write_graph
 from onesearch_pars.tuning import (

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 from onesearch.progress import Progress
+from onesearch.shoppers.tastes import NAMES as TASTES
+from onesearch.shoppers.tastes import Tastes
 from onesearch.training.counters import COUNTS
 from onesearch.training.pairs import normalise_queries
 
 from onesearch_pars.counts import Counts
 from onesearch_pars.features import FEATURES, MATCHING, FeatureMaker
 from onesearch_pars.space import SCALARS, VIEWS, FeatureSpace, log_popularity
-from onesearch_pars.tastes import NAMES as TASTES
-from onesearch_pars.tastes import Tastes
 
 if TYPE_CHECKING:
     from onesearch.training.impressions import Impressions

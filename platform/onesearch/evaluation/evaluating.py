@@ -160,7 +160,7 @@ def evaluate(
     if opened is not None and against:
         with progress.task("reading the store"):
             known = Known.of(opened, pipeline.context.index, pipeline.tokenizer, release.config.training)
-        runs |= run_baselines(against, known, asked.texts, progress)
+        runs |= run_baselines(against, known, asked, progress)
     if searches.missing:
         notes.append(f"{searches.missing} relevant items are not in the catalogue; they count as misses")
     each = {

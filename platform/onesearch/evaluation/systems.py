@@ -12,6 +12,7 @@ import numpy as np
 from onesearch.contracts.generator import Guide
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import UsageError
+from onesearch.evaluation.asked import Asked
 from onesearch.evaluation.baselines import Dense, Hybrid, Lexical, Parts, Popular, Ranker
 from onesearch.evaluation.cascade import Cascade
 from onesearch.evaluation.known import Known
@@ -107,17 +108,19 @@ def _recalled(
     return Run(ranked, ms, pipeline.beams, personal=True)
 
 
-def run_ranker(name: str, ranker: Ranker, queries: Sequence[str], progress: Progress) -> Run:
-    """A baseline."""
+def run_ranker(name: str, ranker: Ranker, asked: Asked, progress: Progress) -> Run:
+    """A baseline: by query, or, where it looks at who asks, by query and shopper."""
+    queries = asked.queries if ranker.personal else asked.texts
+    states = asked.states if ranker.personal else [ShopperState()] * len(queries)
     ranked, ms = _blank(queries), np.zeros(len(queries))
     with progress.task(name, total=len(queries)) as task:
-        for row, query in enumerate(queries):
+        for row, (query, state) in enumerate(zip(queries, states, strict=True)):
             began = time.perf_counter()
-            found = ranker.rank(query)
+            found = ranker.rank(query, state)
             ms[row] = 1e3 * (time.perf_counter() - began)
             _fill(ranked, row, found)
             task.advance()
-    return Run(ranked, ms, None, ranker.tuned)
+    return Run(ranked, ms, None, ranker.tuned, ranker.personal)
 
 
 def baseline(name: str, parts: Parts, progress: Progress) -> Ranker:
@@ -132,12 +135,10 @@ def baseline(name: str, parts: Parts, progress: Progress) -> Ranker:
     return makers[name]()
 
 
-def run_baselines(
-    names: Sequence[str], known: Known, queries: Sequence[str], progress: Progress
-) -> dict[str, Run]:
+def run_baselines(names: Sequence[str], known: Known, asked: Asked, progress: Progress) -> dict[str, Run]:
     """Several baselines over one store."""
     parts = Parts(known)
-    return {name: run_ranker(name, baseline(name, parts, progress), queries, progress) for name in names}
+    return {name: run_ranker(name, baseline(name, parts, progress), asked, progress) for name in names}
 
 
 def check_names(text: str) -> tuple[str, ...]:
