@@ -85,6 +85,9 @@ class ServingConfig(Section):
 
     beams: int = Field(default=512, ge=1, le=3840)
     """Beams of a search where the request does not say otherwise: wider finds more and takes longer."""
+    certify: int = Field(default=0, ge=0, le=3840)
+    """A search that does not say otherwise begins narrow and widens, up to ``beams``, only until so many of
+    its best SIDs are proven exact; 0: it takes all beams at once. See docs/adaptive.md."""
     threads: int = Field(default=2, ge=0)
     """Threads of a graph's session; 0: every core."""
     host: str = "127.0.0.1"

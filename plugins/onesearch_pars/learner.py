@@ -16,6 +16,7 @@ from onesearch_pars.config import RelevanceConfig
 from onesearch_pars.listwise import fit_listwise, make_fields, make_maker, serving_evidence
 
 if TYPE_CHECKING:
+    from onesearch.training.impressions import Impressions
     from onesearch.training.lists import RankedLists
 
 
@@ -29,8 +30,10 @@ class RelevanceLearner(RewardLearner):
         self.settings = RelevanceConfig.model_validate(config.model_dump())
         self.fitted: Fitted | None = None
 
-    def fit(self, lists: RankedLists, work: Path, progress: Progress) -> dict[str, Any]:
-        """Fit and cross-validate.
+    def fit(
+        self, lists: RankedLists, work: Path, progress: Progress, impressions: Impressions | None = None
+    ) -> dict[str, Any]:
+        """Fit and cross-validate; impressions are not looked at.
 
         Returns:
             Figures: the loss before and after, and recall among the first ten of what the beams reached, in

@@ -28,12 +28,12 @@ from onesearch_pars.tower_graph import FILE as GRAPH
 from onesearch_pars.tower_graph import write_graph
 from onesearch_pars.tuning import (
     ALONE,
-    DEFAULT,
     PARTS,
     RELEVANCE_FACTOR,
     Lists,
     cross_validated,
     tune,
+    untuned,
     weights_of,
 )
 
@@ -83,6 +83,7 @@ class ParsLearner(RewardLearner):
     """Fits list-wise score, relevance, three towers and λ."""
 
     Config = ParsConfig
+    reads_impressions = True
 
     def __init__(self, config: BaseModel) -> None:
         super().__init__(config)
@@ -108,8 +109,9 @@ class ParsLearner(RewardLearner):
         Returns:
             Figures: those of the relevance reward; ``relevance``, see
             :func:`~onesearch_pars.score.fit_relevance`; ``towers``, see :mod:`onesearch_pars.sim`;
-            ``lambdas``, ``mu`` and ``tuned``; ``ndcg_10`` of the held-out lists' gains, of ``generator``,
-            ``listwise`` and ``reward`` (both cross-validated over queries).
+            ``lambdas``, ``mu`` and ``tuned``; ``relevance_of_first_ten``, mean S_rel by ``listwise`` and
+            ``reward``; ``ndcg_10`` of the held-out lists' gains, of ``generator``, ``listwise`` and
+            ``reward`` (both cross-validated over queries).
         """
         settings = self.settings
         analyser, fields = make_fields(lists, settings, progress)
@@ -224,15 +226,20 @@ class ParsLearner(RewardLearner):
             with progress.task("tuning λ"):
                 mu, reached = tune(tuning, frozen), cross_validated(tuning, frozen)
         else:
-            wanted = DEFAULT if given is None else np.array(given) * factors * spread
-            mu = np.where(frozen, 0.0, wanted)
-            each = tuning.ndcg(weights_of(mu, spread))
-            reached = float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
+            if given is None:
+                mu = untuned(tuning, frozen)
+            else:
+                mu = np.where(frozen, 0.0, np.array(given) * factors * spread)
+            reached = _mean(tuning.ndcg(weights_of(mu, spread)))
         # Alone it stays in its own units: the relevance reward itself.
         lambdas = weights_of(mu, spread) / factors if mu[:-1].any() else ALONE
         named = {"lambdas": lambdas, "mu": mu}
         said: dict[str, Any] = {
             name: dict(zip(PARTS, values.tolist(), strict=True)) for name, values in named.items()
+        }
+        said["relevance_of_first_ten"] = {
+            "listwise": _mean(tuning.relevance(weights_of(ALONE, spread))),
+            "reward": _mean(tuning.relevance(weights_of(mu, spread))),
         }
         return lambdas.astype(np.float32), said | {"tuned": given is None and found.judged}, reached
 
@@ -261,6 +268,10 @@ class ParsLearner(RewardLearner):
         if self.fitted is None:
             raise OneSearchError("the reward of PARS has to be fitted before it can be saved")
         return self.fitted
+
+
+def _mean(each: np.ndarray) -> float:
+    return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
 
 
 def _source(lists: RankedLists, impressions: Impressions | None) -> Source:

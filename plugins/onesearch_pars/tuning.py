@@ -7,6 +7,11 @@ its spread within lists: ``λ = μ / spread``, and 10 times less for S_rel.
 Coordinates are tried in turn, from :data:`DEFAULT`, for the highest NDCG@10 of the gains. Gains are few and
 noisy, so a step is taken only where it gains more than half of its own standard error; where nothing is
 known, the defaults stand. A part that never varies within a list gets 0.
+
+Relevance has a floor: the mean S_rel of the first ten of the lists may not be below what the list-wise score
+alone puts there, by more than half the difference's standard error. Where the defaults are, S_rel's weight is
+raised until they are not; where no weight is enough, the towers do not count. The floor asks for no gains, so
+it holds for untuned λ as well.
 """
 
 from __future__ import annotations
@@ -28,7 +33,9 @@ ALONE = np.array([0.0, 0.0, 0.0, 0.0, 1.0])
 _STEPS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
 _ROUNDS = 3
 _SURE = 0.5
-"""Standard errors that a step has to gain."""
+"""Standard errors that a step has to gain, and that relevance may lose."""
+_FIRST = 10
+"""How far down the order relevance is looked at."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,16 @@ class Lists:
         """NDCG@10 of each list by the weighted sum of its parts, f64[Q]; NaN where it has no gain."""
         return ndcg_each(self.parts @ weights.astype(np.float32), self.gain, self.mask)
 
+    def relevance(self, weights: np.ndarray) -> np.ndarray:
+        """Mean S_rel of the first ten of each list by the weighted sum of its parts, f64[Q]; NaN: no list."""
+        scores = np.where(self.mask, self.parts @ weights.astype(np.float32), -np.inf)
+        first = np.argsort(-scores, axis=1, kind="stable")[:, :_FIRST]
+        real = np.take_along_axis(self.mask, first, axis=1)
+        own = np.take_along_axis(self.parts[..., PARTS.index("relevance")], first, axis=1)
+        total, count = np.where(real, own, 0.0).sum(axis=1), real.sum(axis=1)
+        each: np.ndarray = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+        return each
+
     def spreads(self) -> np.ndarray:
         """f64[5]: root mean square deviation of each part from its list's mean."""
         inside = self.mask[..., None]
@@ -69,12 +86,47 @@ def weights_of(mu: np.ndarray, spread: np.ndarray) -> np.ndarray:
     return np.where(spread > 1e-9, mu / np.maximum(spread, 1e-9), 0.0)
 
 
+class Floor:
+    """Whether relevance is kept: the first ten as relevant as those of the list-wise score alone."""
+
+    def __init__(self, lists: Lists, spread: np.ndarray, free: np.ndarray) -> None:
+        self._lists, self._spread, self._free = lists, spread, free
+        self._least = lists.relevance(weights_of(np.where(free, ALONE, 0.0), spread))
+
+    def holds(self, mu: np.ndarray) -> bool:
+        """Whether these weights keep it."""
+        apart = self._lists.relevance(weights_of(mu, self._spread)) - self._least
+        apart = apart[np.isfinite(apart)]
+        if not len(apart):
+            return True
+        return bool(apart.mean() >= -_SURE * apart.std() / np.sqrt(len(apart)) - 1e-9)
+
+    def raised(self, mu: np.ndarray) -> np.ndarray:
+        """The same weights with as much more relevance as it takes; the list-wise score alone where none is
+        enough."""
+        at = PARTS.index("relevance")
+        for step in _STEPS if self._free[at] else (mu[at],):
+            tried = mu.copy()
+            tried[at] = max(step, mu[at])
+            if self.holds(tried):
+                return tried
+        return np.where(self._free, ALONE, 0.0)
+
+
+def untuned(lists: Lists, frozen: np.ndarray) -> np.ndarray:
+    """The default μ f64[5], relevance raised to its floor."""
+    spread = lists.spreads()
+    free = (spread > 1e-9) & ~frozen
+    return Floor(lists, spread, free).raised(np.where(free, DEFAULT, 0.0))
+
+
 def tune(lists: Lists, frozen: np.ndarray) -> np.ndarray:
     """μ f64[5] for some lists; ``frozen`` bool[5]: parts that must not count."""
     spread = lists.spreads()
     free = (spread > 1e-9) & ~frozen
     useful = lists.only(np.flatnonzero((np.where(lists.mask, lists.gain, 0) > 0).any(axis=1)))
-    at = np.where(free, DEFAULT, 0.0)
+    floor = Floor(lists, spread, free)
+    at = floor.raised(np.where(free, DEFAULT, 0.0))
     if not len(useful.gain):
         return at
 
@@ -89,7 +141,7 @@ def tune(lists: Lists, frozen: np.ndarray) -> np.ndarray:
                 tried = at.copy()
                 tried[part] = step
                 now = reached(tried)
-                if step != at[part] and _better(now, here):
+                if step != at[part] and _better(now, here) and floor.holds(tried):
                     at, here = tried, now
         if (at == before).all():
             break

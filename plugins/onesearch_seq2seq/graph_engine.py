@@ -35,9 +35,11 @@ class GraphEngine:
         live: LiveTree,
         beams: int,
         parts: np.ndarray,
+        certify: int = 0,
     ) -> SearchResult:
         """Search B queries; the graph's inputs are those of
-        :func:`~onesearch_seq2seq.search_graph.build_search_graph`."""
+        :func:`~onesearch_seq2seq.search_graph.build_search_graph`. The graph has one width, so ``certify``
+        changes nothing."""
         outputs = self.session.run(
             {
                 "ids": ids,

@@ -64,7 +64,13 @@ class Seq2SeqServer(GeneratorServer):
         return server
 
     def search(
-        self, prompt: Prompt, query_vec: np.ndarray, tree: LiveTree, beams: int, guide: Guide = "guided"
+        self,
+        prompt: Prompt,
+        query_vec: np.ndarray,
+        tree: LiveTree,
+        beams: int,
+        guide: Guide = "guided",
+        certify: int = 0,
     ) -> SearchResult:
         """See :meth:`GeneratorServer.search`. Raises UsageError where shapes do not fit."""
         count, width = self._check(prompt, query_vec, tree, beams), int(self.about["width"])
@@ -84,6 +90,7 @@ class Seq2SeqServer(GeneratorServer):
             tree,
             beams,
             self.weights[guide],
+            certify,
         )
 
     def bind(self, live: LiveTree) -> Any:
@@ -121,13 +128,18 @@ def _engine(
     """The engine that is asked for; ``auto`` is the native one where it runs. Raises ArtifactError."""
     path = folder / "native.safetensors"
     on_cpu = tuple(runtime.providers) == ("CPUExecutionProvider",)
+    if on_cpu and kind == "auto" and not about.get("native"):
+        _log.warning(
+            "%s: exported before there was a native search: searching with the ONNX graph, which is slower",
+            folder,
+        )
     if kind == "native" or (kind == "auto" and on_cpu and about.get("native")):
         try:
             return NativeEngine(path, runtime.threads, arrays["served"])
         except LibraryError as error:
             if kind == "native":
                 raise ArtifactError(f'engine = "native": {error}') from error
-            _log.info("searching with the ONNX graph: %s", error)
+            _log.warning("searching with the ONNX graph, which is slower: %s", error)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{path}: cannot be read ({error})") from error
     return GraphEngine(folder / "search.onnx", runtime, arrays["keys"])

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +38,7 @@ class Toy:
     python: Path
     fast: Release
     slow: Release
+    write: Callable[..., Release]
     variables: dict[str, str]
     states: str
 
@@ -63,6 +65,11 @@ class Served:
 
     process: subprocess.Popen[str]
     about: dict[str, Any]
+    ready: Path
+
+    def now(self) -> dict[str, Any]:
+        """What its ready file says by now."""
+        return dict(json.loads(self.ready.read_text()))
 
     @property
     def address(self) -> str:
@@ -107,7 +114,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
             environment.PYTHON_VARIABLE: str(python),
             "XDG_CACHE_HOME": str(folder / "cache"),
         }
-        toy = Toy(python, fast, slow, variables, f"lmdb:{folder / 'states'}")
+        write = partial(module.write, plugins=plugins)
+        toy = Toy(python, fast, slow, write, variables, f"lmdb:{folder / 'states'}")
         open_states(toy.states).close()
         yield toy
 
@@ -117,9 +125,11 @@ def serve(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callab
     """Starts servers, waits until they answer, and stops what a test left running."""
     running: list[subprocess.Popen[str]] = []
 
-    def start(release: Release, *options: str) -> Served:
+    def start(what: Release | Path, *options: str) -> Served:
+        """A release, or whatever is the champion of a folder."""
         ready = tmp_path_factory.mktemp("ready") / "ready.json"
-        command = [toy.python, "-m", "onesearch.cli.main", "serve", f"--release={release.path}", "--json"]
+        named = f"--releases={what}" if isinstance(what, Path) else f"--release={what.path}"
+        command = [toy.python, "-m", "onesearch.cli.main", "serve", named, "--json"]
         process = subprocess.Popen(
             [*command, f"--ready-file={ready}", *options],
             env=toy.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -130,7 +140,7 @@ def serve(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callab
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < until, "not ready in time"
             time.sleep(0.05)
-        return Served(process, json.loads(ready.read_text()))
+        return Served(process, json.loads(ready.read_text()), ready)
 
     yield start
     for process in running:

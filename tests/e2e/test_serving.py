@@ -31,6 +31,7 @@ SEARCHES = [
     *(SearchRequest("black chair", k=4, offset=offset) for offset in (0, 4, 8)),
     *(SearchRequest("lamp", k=20, beams=beams) for beams in (1, 8, 128)),
     SearchRequest("desk", k=10, rerank=False),
+    SearchRequest("desk", k=3, beams=64, certify=3, explain=True),
     SearchRequest("a rug", k=30, filters=Filters(category=("rug", "sofa"), max_price=80.0, in_stock=True)),
     SearchRequest("a lamp", k=5, filters=Filters(brands=("brand1",)), explain=True),
     SearchRequest("a lamp", k=5, filters=Filters(brands=("nobody",)), explain=True),
@@ -40,7 +41,7 @@ SEARCHES = [
 
 
 def test_served_is_what_the_pipeline_finds(served: Any, toy: Any) -> None:
-    assert len(SEARCHES) == 20
+    assert len(SEARCHES) == 21
     pipeline = Pipeline.of_release(toy.fast)
     with Client(served.address) as client:
         alone = [client.search(request) for request in SEARCHES]
@@ -63,8 +64,8 @@ def test_served_is_what_the_pipeline_finds(served: Any, toy: Any) -> None:
                     same_told.keywords, same_told.query_sid, same_told.meanings,
                 )  # fmt: skip
                 assert [sid for sid, _ in told.beams] == [sid for sid, _ in same_told.beams]
-                assert (told.branches, told.exact, told.found) == (
-                    same_told.branches, same_told.exact, same_told.found,
+                assert (told.branches, told.exact, told.found, told.width) == (
+                    same_told.branches, same_told.exact, same_told.found, same_told.width,
                 )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ class Settings(BaseModel):
 class Learner(RewardLearner):
     Config = Settings
 
-    def fit(self, lists: Any, work: Path, progress: Any) -> dict[str, Any]:
+    def fit(self, lists: Any, work: Path, progress: Any, impressions: Any = None) -> dict[str, Any]:
         return {"loss": np.float32(1)} if self.breaks == "report" else {}
 
     @property

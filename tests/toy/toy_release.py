@@ -88,15 +88,16 @@ def write(
     sleep_ms: float = 0.0,
     serving: str = "beams = 32",
     prefix: tuple[int, int] = (0, 0),
+    mark: str = "",
 ) -> Release:
-    """A release of the toy parts over a small catalogue."""
+    """A release of the toy parts over a small catalogue, whose ids begin with ``mark``."""
     from onesearch_toy.servers import LEVELS, embed, quantise
 
     toy = f"sleep_ms = {sleep_ms}\nprefix = {list(prefix)}\n"
     tables = [f'[{role}]\nname = "toy"\n[{role}.toy]\n{toy}' for role in ROLES]
     config = parse_config("".join(tables) + f"[serving]\n{serving}\n", plugins=plugins)
     source = releases / ".source"
-    catalogue = items()
+    catalogue = items().with_columns(pl.concat_str(pl.lit(mark), pl.col("item_id")).alias("item_id"))
     titles = catalogue["title"].to_list()
     vectors = embed(titles)
     popularity = 1.0 + np.random.default_rng(1).integers(0, 50, len(titles)).astype(np.float32)

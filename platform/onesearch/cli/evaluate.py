@@ -62,6 +62,17 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    beams: Annotated[
+        int | None, typer.Option(help="Beams of a search.", show_default="of the release", min=1)
+    ] = None,
+    certify: Annotated[
+        int | None,
+        typer.Option(
+            help="Begin narrow, and widen only until so many of the best SIDs are proven; 0: all beams.",
+            show_default="of the release",
+            min=0,
+        ),
+    ] = None,
     reports: Annotated[
         Path | None,
         typer.Option(
@@ -81,7 +92,19 @@ def evaluate(
 
     names = check_names(against)
     opened = Release.open(release)
-    evaluation = run(opened, queries, form, names, store, sample, seed, RichProgress(), states=states)
+    evaluation = run(
+        opened,
+        queries,
+        form,
+        names,
+        store,
+        sample,
+        seed,
+        RichProgress(),
+        states=states,
+        beams=beams,
+        certify=certify,
+    )
     folder = reports if reports is not None else opened.path / "reports"
     stem = f"evaluation-{form}-{queries.stem}"
     answer = evaluation.as_json()

@@ -30,6 +30,13 @@ def search(
     beams: Annotated[
         int | None, typer.Option(help="Width of the search.", show_default="of the release")
     ] = None,
+    certify: Annotated[
+        int | None,
+        typer.Option(
+            help="Begin narrow, and widen only until so many of the best SIDs are proven; 0: all beams.",
+            show_default="of the release",
+        ),
+    ] = None,
     rerank: Annotated[bool, typer.Option(help="Let the reward order the answer.")] = True,
     explain: Annotated[bool, typer.Option("--explain", help="Show how the answer came about.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -40,7 +47,15 @@ def search(
 ) -> None:
     """Ask a running gateway."""
     request = SearchRequest(
-        query, user, k, offset, parse_filters(filters or []), beams, explain=explain, rerank=rerank
+        query,
+        user,
+        k,
+        offset,
+        parse_filters(filters or []),
+        beams,
+        explain=explain,
+        rerank=rerank,
+        certify=certify,
     )
     with Client(whereabouts.gateway(gateway), timeout_s=timeout) as client:
         answer = client.search(request)
@@ -129,7 +144,7 @@ def _about_search(told: Explanation) -> Table:
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="bold", no_wrap=True, min_width=LABELS)
     rows.add_column()
-    rows.add_row("beams", f"{told.found:,} SIDs reached; the best:")
+    rows.add_row("beams", f"{told.width:,}, which reached {told.found:,} SIDs; the best:")
     for sid, log_prob in told.beams[:5]:
         rows.add_row("", Text.assemble((f"{log_prob:8.3f}  ", "green"), (format_sid(sid), "magenta")))
     rows.add_row("branches", " → ".join(f"{count:,}" for count in told.branches) + " legal ones looked at")

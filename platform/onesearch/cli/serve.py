@@ -15,12 +15,23 @@ from rich.table import Table
 from rich.text import Text
 
 from onesearch.cli._output import err, out, print_json
+from onesearch.errors import UsageError
+from onesearch.releases.registry import Registry
 from onesearch.releases.release import Release
 from onesearch.serving import environment, whereabouts
 
 
 def serve(
-    release: Annotated[Path, typer.Option(help="The release's folder.", show_default=False)],
+    release: Annotated[
+        Path | None, typer.Option(help="The release's folder; it answers to the end.", show_default=False)
+    ] = None,
+    releases: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of releases: whatever is its champion answers, changed while it serves.",
+            show_default=False,
+        ),
+    ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on.", show_default="of the release")
     ] = None,
@@ -31,6 +42,14 @@ def serve(
         int | None, typer.Option(help="Triton's gRPC port; 0: a free one.", min=0, max=65535)
     ] = None,
     beams: Annotated[int | None, typer.Option(help="Beams of a search.", min=1, max=3840)] = None,
+    certify: Annotated[
+        int | None,
+        typer.Option(
+            help="Begin narrow, and widen only until so many of the best SIDs are proven; 0: all beams.",
+            show_default="of the release",
+            min=0,
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of the generator; 0: every core.", min=0)
     ] = None,
@@ -46,13 +65,16 @@ def serve(
     triton_log: Annotated[Path | None, typer.Option(help="Where Triton's own log goes.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Say where it is as one JSON object.")] = False,
 ) -> None:
-    """Serve a release: embedded Triton and the gateway, until interrupted."""
+    """Serve a release, or the champion of a folder of releases: Triton and the gateway, until interrupted."""
+    if (release is None) == (releases is None):
+        raise UsageError("name either --release FOLDER or --releases FOLDER")
     found = environment.find()
     if not environment.is_running(found):
         # Same command, same process number, the other environment.
         command = [str(found.python), "-m", "onesearch.cli.main", "serve"]
         given: dict[str, Any] = {
-            "release": release, "host": host, "port": port, "triton-port": triton_port, "beams": beams,
+            "release": release, "releases": releases, "host": host, "port": port,
+            "triton-port": triton_port, "beams": beams, "certify": certify,
             "threads": threads, "states": states, "ready-file": ready_file, "log": log,
             "triton-log": triton_log,
         }  # fmt: skip
@@ -62,31 +84,35 @@ def serve(
     from onesearch.serving.service import Ready, Service
 
     _log_to(log)
-    opened = Release.open(release)
+    registry = Registry(releases) if releases is not None else None
+    opened = Release.open(registry.path(_champion(registry)) if registry is not None else release or "")
     opened.require_plugins()
     changes = {
         "host": host,
         "port": port,
         "triton_grpc_port": triton_port,
         "beams": beams,
+        "certify": certify,
         "threads": threads,
         "states": states,
     }
-    settings = opened.config.serving.model_copy(
-        update={name: value for name, value in changes.items() if value is not None}
-    )
+    changes = {name: value for name, value in changes.items() if value is not None}
+    told: list[Ready] = []
 
     def tell(ready: Ready) -> None:
         whereabouts.remember(ready.as_dict())
         if ready_file is not None:
             whereabouts.write_json(ready_file, ready.as_dict())
+        told.append(ready)
+        if len(told) > 1:  # what changed stands in the log
+            return
         if json:
             print_json(ready.as_dict())
         else:
             out.print(_card(ready.as_dict()))
 
     async def run() -> None:
-        await Service(opened, settings, found, triton_log).run(tell)
+        await Service(opened, changes, found, triton_log, registry).run(tell)
 
     try:
         if not json:
@@ -100,6 +126,16 @@ def serve(
         err.print("stopped")
 
 
+def _champion(registry: Registry) -> str:
+    champion = registry.champion()
+    if champion is None:
+        raise UsageError(
+            f"{registry.folder}: no release was promoted yet; do so by"
+            f" `onesearch release promote NAME --releases {registry.folder}`"
+        )
+    return champion
+
+
 def _card(about: dict[str, Any]) -> Panel:
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="dim")
@@ -111,7 +147,8 @@ def _card(about: dict[str, Any]) -> Panel:
     rows.add_row("metrics", about["metrics"])
     rows.add_row("ready after", f"{about['ready_s']:.1f} s")
     rows.add_row("try", 'onesearch search "…"' + f" --gateway {about['gateway']}")
-    return Panel(rows, title=f"release [bold]{about['release']}[/]", title_align="left", expand=False)
+    whose = f", champion of {about['releases']}" if about["releases"] else ""
+    return Panel(rows, title=f"release [bold]{about['release']}[/]{whose}", title_align="left", expand=False)
 
 
 def _log_to(path: Path | None) -> None:

@@ -35,6 +35,7 @@ class SearchResult:
         dropped_mass: f32[B], log of the summed probability of all prefixes cut: at most
             ``floor(exp(dropped_mass - log_probs[:, k-1]))`` SIDs can be missing from the top k.
         branches: i32[B, L], legal branches looked at, level by level.
+        widths: i32[B], beams that each query took; None: all that it was given.
     """
 
     leaves: np.ndarray
@@ -42,6 +43,7 @@ class SearchResult:
     dropped: np.ndarray
     dropped_mass: np.ndarray
     branches: np.ndarray
+    widths: np.ndarray | None = None
 
 
 class GeneratorLearner(Learner):
@@ -78,10 +80,15 @@ class GeneratorServer(Server):
         tree: LiveTree,
         beams: int,
         guide: Guide = "guided",
+        certify: int = 0,
     ) -> SearchResult:
         """The best SIDs for B prompts, K = ``beams`` at most.
 
         ``query_vec`` f32[B, D] is the fused, normalised e_q°. ``tree`` holds the live arrays, already
         narrowed by the request's filters. ``guide`` switches parts of the score off for evaluation:
         ``generator`` leaves the prior out, ``prior_only`` the network.
+
+        With ``certify`` a search may begin with fewer beams, and widen up to ``beams`` only until its best
+        ``certify`` results are proven exact. What it returns is what a search of the width that it ended
+        with returns. A generator that cannot widen takes all beams.
         """

@@ -15,6 +15,7 @@ from onesearch.index import Candidates
 from onesearch.progress import Progress
 
 if TYPE_CHECKING:
+    from onesearch.training.impressions import Impressions
     from onesearch.training.lists import RankedLists
 
 __all__ = ["Candidates", "RewardLearner", "RewardServer"]
@@ -23,9 +24,18 @@ __all__ = ["Candidates", "RewardLearner", "RewardServer"]
 class RewardLearner(Learner):
     """Learns to order what the beams reached."""
 
+    reads_impressions: bool = False
+    """Whether :meth:`fit` is to be given the log: gathering it takes time and memory."""
+
     @abstractmethod
-    def fit(self, lists: RankedLists, work: Path, progress: Progress) -> dict[str, Any]:
-        """Fit on candidate lists made by the generator itself for held-out queries; return figures."""
+    def fit(
+        self, lists: RankedLists, work: Path, progress: Progress, impressions: Impressions | None = None
+    ) -> dict[str, Any]:
+        """Fit on candidate lists made by the generator itself for held-out queries; return figures.
+
+        ``impressions`` is what shoppers were shown and did, each as of just before its search; None where
+        :attr:`reads_impressions` is false or the log has none to show: then a reward makes do with the lists.
+        """
 
 
 class RewardServer(Server):

@@ -124,6 +124,8 @@ def evaluate(
     progress: Progress,
     runtime: Runtime | None = None,
     states: str | None = None,
+    beams: int | None = None,
+    certify: int | None = None,
 ) -> Evaluation:
     """Search, measure and compare.
 
@@ -138,6 +140,7 @@ def evaluate(
         sample, seed: draw so many searches.
         states: URL of a store of states (:func:`onesearch.shoppers.opening.open_states`) that rules over the
             log.
+        beams, certify: in place of the release's own (``[serving]``).
 
     Raises:
         UsageError: the query file or a store is missing or does not fit.
@@ -149,6 +152,8 @@ def evaluate(
         source, look_up = _shoppers(release, searches, opened, states, notes)
         asked = asked_by(searches, look_up)
     pipeline = Pipeline.of_release(release, runtime or Runtime(threads=release.config.serving.threads))
+    pipeline.beams = pipeline.beams if beams is None else beams
+    pipeline.certify = pipeline.certify if certify is None else certify
     runs = run_pipeline(pipeline, asked.queries, progress, asked.states)
     if asked.known.any():
         runs[UNPERSONALISED] = run_unpersonalised(pipeline, asked.texts, progress)

@@ -217,7 +217,7 @@ def write_release(
 
 def check_name(name: str) -> str:
     """The name itself where it may name a release; raises UsageError otherwise."""
-    if not _NAME.fullmatch(name) or name == "CHAMPION":
+    if not _NAME.fullmatch(name) or name in ("CHAMPION", "CHALLENGER", "PINNED"):
         raise UsageError(
             f"{name!r} cannot name a release: at most 100 letters, digits, '.', '_', '-', no '.' in front"
         )

@@ -76,6 +76,9 @@ class GatewayStatus:
     states_known: int
     states_failed: int
     states_took_s: float
+    challenger: str
+    challenger_share: float
+    problem: str
 
 
 class Client:

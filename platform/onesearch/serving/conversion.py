@@ -40,6 +40,7 @@ def request_from(message: pb.SearchRequest) -> SearchRequest:
         explain=message.explain,
         guide=cast(Guide, pb.Guide.Name(message.guide).lower()),
         rerank=not message.no_rerank,
+        certify=message.certify if message.HasField("certify") else None,
     )
 
 
@@ -64,6 +65,7 @@ def request_to(request: SearchRequest, request_id: str = "") -> pb.SearchRequest
             guide=pb.Guide.Value(request.guide.upper()),
             no_rerank=not request.rerank,
             request_id=request_id,
+            certify=request.certify,
         )
     except (ValueError, TypeError) as error:  # a negative k, half a surrogate pair, an unknown guide
         raise UsageError(f"the request cannot be sent: {error}") from error
@@ -121,6 +123,7 @@ def answer_to(answer: SearchAnswer) -> pb.SearchResponse:
                 dropped=told.dropped,
                 missing=told.missing,
                 shopper=None if told.shopper is None else view_to(told.shopper),
+                width=told.width,
             )
         )
     return response
@@ -152,6 +155,7 @@ def answer_from(response: pb.SearchResponse) -> SearchAnswer:
             dropped=told.dropped,
             missing=told.missing if told.HasField("missing") else None,
             shopper=view_from(told.shopper) if told.HasField("shopper") else None,
+            width=told.width,
         )
     return SearchAnswer(
         hits,

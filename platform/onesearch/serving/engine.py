@@ -26,7 +26,7 @@ _ANSWER = (
 )  # fmt: skip
 _EXPLANATION = (
     "NOTES", "SHOPPER", "QUERY_SID", "BEAM_SIDS", "BEAM_LOG_PROBS", "MISSING", "FOUND", "EXACT", "DROPPED",
-    "BRANCHES",
+    "BRANCHES", "WIDTH",
 )  # fmt: skip
 
 
@@ -41,9 +41,10 @@ class EngineLateError(ServingError):
 class Engine:
     """Calls the models of a release. One channel, any number of calls at once."""
 
-    def __init__(self, address: str, release: str, beams: int) -> None:
+    def __init__(self, address: str, release: str, beams: int, certify: int = 0) -> None:
         self.release = release
         self.beams = beams
+        self.certify = certify
         self._search = model_name(release, ENSEMBLE)
         self._tokenizer = model_name(release, "tokenizer")
         # After a restart of the server the next call should find it at once, not after a minute's back-off.
@@ -68,6 +69,7 @@ class Engine:
             "STATE": _text(codecs.write_state(state)),
             "FILTERS": _text(codecs.write_filters(request.filters)),
             "BEAMS": _number(self.beams if request.beams is None else request.beams),
+            "CERTIFY": _number(self.certify if request.certify is None else request.certify),
             "GUIDE": _text(request.guide.encode()),
             "RERANK": np.array([[request.rerank]]),
             "K": _number(request.k),
@@ -210,6 +212,7 @@ def read_explanation(arrays: dict[str, np.ndarray]) -> Explanation:
         exact=int(arrays["EXACT"][0, 0]),
         dropped=float(arrays["DROPPED"][0, 0]),
         missing=None if missing < 0 else missing,
+        width=int(arrays["WIDTH"][0, 0]),
         shopper=codecs.read_view(arrays["SHOPPER"][0, 0]),
     )
 

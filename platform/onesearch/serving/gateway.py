@@ -21,9 +21,8 @@ from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import ServingError, UsageError
 from onesearch.index import passing
 from onesearch.serving import conversion
-from onesearch.serving.catalogue import ItemTable
-from onesearch.serving.engine import Engine, EngineLateError, EngineUnavailableError
-from onesearch.serving.fallback import MostClicked
+from onesearch.serving.deployment import Deployment, Lineup
+from onesearch.serving.engine import EngineLateError, EngineUnavailableError
 from onesearch.serving.lookups import Lookups, Tally
 from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
@@ -44,19 +43,15 @@ _MAX_REQUEST_ID = 128
 
 
 class Gateway(pb_grpc.OneSearchServicer):
-    """The service ``onesearch.v1.OneSearch`` over the models of one release."""
+    """The service ``onesearch.v1.OneSearch`` over the models of the releases in a line-up.
 
-    def __init__(
-        self,
-        engine: Engine,
-        table: ItemTable,
-        fallback: MostClicked,
-        settings: ServingConfig,
-        lookups: Lookups | None = None,
-    ) -> None:
-        self.engine = engine
-        self.table = table
-        self.fallback = fallback
+    A request is answered wholly by the deployment that it began with. :attr:`lineup` may be replaced at any
+    time: later requests go by the new one.
+    """
+
+    def __init__(self, lineup: Lineup, settings: ServingConfig, lookups: Lookups | None = None) -> None:
+        self.lineup = lineup
+        self.problem = ""  # what is wrong with a release that should answer and does not
         self.settings = settings
         self.lookups = lookups
         self.limits = Limits(query_bytes=settings.max_query_bytes, k=settings.max_k)
@@ -129,11 +124,13 @@ class Gateway(pb_grpc.OneSearchServicer):
         """One item of the catalogue."""
         if not request.item_id:
             await _refuse(context, "item_id: empty")
-        number = self.table.number(request.item_id)
+        deployment = self.lineup.champion
+        table = deployment.table
+        number = table.number(request.item_id)
         if number is None:
             await _abort(context, grpc.StatusCode.NOT_FOUND, f"no item has the id {request.item_id[:80]!r}")
-        row = self.table.rows([number])[0]
-        return conversion.item_to(row, self.engine.release, self.table.generation)
+        row = table.rows([number])[0]
+        return conversion.item_to(row, deployment.name, table.generation)
 
     async def Encode(self, request: pb.EncodeRequest, context: Any) -> pb.EncodeResponse:  # noqa: N802
         """What the tokenizer makes of texts."""
@@ -148,8 +145,10 @@ class Gateway(pb_grpc.OneSearchServicer):
             await _refuse(context, str(error))
         async with _Admission(self, context, 1):
             left = await self._time_left(context)
+            deployment = self.lineup.champion
             try:
-                encodings = await self.engine.encode(list(request.texts), left - _reserve(left))
+                with deployment.working():
+                    encodings = await deployment.engine.encode(list(request.texts), left - _reserve(left))
             except UsageError as error:
                 await _refuse(context, str(error))
             except EngineLateError as error:
@@ -160,28 +159,33 @@ class Gateway(pb_grpc.OneSearchServicer):
                 await _abort(context, grpc.StatusCode.INTERNAL, str(error))
         return pb.EncodeResponse(
             encodings=[conversion.encoding_to(one, request.vectors) for one in encodings],
-            release=self.engine.release,
+            release=deployment.name,
         )
 
     async def Status(self, request: pb.StatusRequest, context: Any) -> pb.StatusResponse:  # noqa: N802
         """What is being served, and how it goes."""
         shoppers = self.lookups.tally if self.lookups else Tally()
+        lineup = self.lineup
+        champion, challenger = lineup.champion, lineup.challenger
         return pb.StatusResponse(
-            release=self.engine.release,
-            generation=self.table.generation,
-            items=len(self.table),
-            models_ready=await self.engine.ready(),
+            release=champion.name,
+            generation=champion.table.generation,
+            items=len(champion.table),
+            models_ready=await champion.engine.ready(),
             in_flight=self._in_flight,
             answered=self._answered,
             degraded=self._degraded,
             refused=self._refused,
             uptime_s=time.monotonic() - self._started,
-            default_beams=self.engine.beams,
+            default_beams=champion.engine.beams,
             max_k=self.limits.k,
             states_asked=shoppers.asked,
             states_known=shoppers.known,
             states_failed=shoppers.failed,
             states_took_s=shoppers.took_s,
+            challenger=challenger.name if challenger else "",
+            challenger_share=lineup.share,
+            problem=self.problem,
         )
 
     async def _checked(self, message: pb.SearchRequest, context: Any, where: str) -> SearchRequest:
@@ -203,7 +207,14 @@ class Gateway(pb_grpc.OneSearchServicer):
         return left
 
     async def _answer(self, request: SearchRequest, request_id: str, context: Any) -> SearchAnswer:
-        """Ask the models; without them in time, answer with what is most clicked."""
+        """Ask one release's models; without them in time, answer with what is most clicked."""
+        request_id = request_id or uuid.uuid4().hex
+        with self.lineup.pick(request.user_id, request_id).working() as deployment:
+            return await self._answer_of(deployment, request, request_id, context)
+
+    async def _answer_of(
+        self, deployment: Deployment, request: SearchRequest, request_id: str, context: Any
+    ) -> SearchAnswer:
         started = time.perf_counter()
         left = await self._time_left(context)
         why = ""
@@ -212,33 +223,24 @@ class Gateway(pb_grpc.OneSearchServicer):
             left -= time.perf_counter() - started
             if left <= _RESERVE_MIN_S:
                 raise EngineLateError("the deadline is too near to ask the models")
-            answer = await self.engine.search(request, state, left - _reserve(left))
+            answer = await deployment.engine.search(request, state, left - _reserve(left))
         except UsageError as error:
             await _refuse(context, str(error))
         except ServingError as error:
             why = str(error)
             if not isinstance(error, EngineLateError | EngineUnavailableError):
                 _LOG.error("a search failed: %s", why)
-            answer = self._most_clicked(request)
+            answer = _most_clicked(deployment, request)
             self._degraded += 1
         self._answered += 1
         took = 1000 * (time.perf_counter() - started)
-        answer = replace(answer, request_id=request_id or uuid.uuid4().hex, took_ms=took)
+        answer = replace(answer, request_id=request_id, took_ms=took)
         _log_request(request, answer, why)
         return answer
 
     async def _state(self, user_id: str, left_s: float) -> ShopperState:
         """What is known of who asks; without an answer in time, nothing."""
         return await self.lookups.of(user_id, left_s) if self.lookups else ShopperState(user_id)
-
-    def _most_clicked(self, request: SearchRequest) -> SearchAnswer:
-        allowed = passing(self.table.items, request.filters) if request.filters else None
-        found = self.fallback.items(request.query, allowed)[request.offset : request.offset + request.k]
-        hits = tuple(
-            Hit(request.offset + at + 1, *row, score=0.0, log_prob=0.0, parts={})
-            for at, row in enumerate(self.table.rows(found))
-        )
-        return SearchAnswer(hits, self.engine.release, self.table.generation, degraded=True)
 
 
 class _Admission:
@@ -260,6 +262,17 @@ class _Admission:
 
     async def __aexit__(self, *exc: object) -> None:
         self._gateway._in_flight -= self._count
+
+
+def _most_clicked(deployment: Deployment, request: SearchRequest) -> SearchAnswer:
+    table = deployment.table
+    allowed = passing(table.items, request.filters) if request.filters else None
+    found = deployment.fallback.items(request.query, allowed)[request.offset : request.offset + request.k]
+    hits = tuple(
+        Hit(request.offset + at + 1, *row, score=0.0, log_prob=0.0, parts={})
+        for at, row in enumerate(table.rows(found))
+    )
+    return SearchAnswer(hits, deployment.name, table.generation, degraded=True)
 
 
 def _reserve(left_s: float) -> float:

@@ -182,10 +182,10 @@ class GeneratorModel(Model):
     def run(self, batch: Tensors) -> Tensors:
         """Search."""
         prompt = Prompt(batch["PROMPT_IDS"], batch["PROMPT_MASK"], batch["PREFIX"])
-        columns = zip(batch["BEAMS"][:, 0], batch["GUIDE"][:, 0], batch["FILTERS"][:, 0], strict=True)
+        names = ("BEAMS", "GUIDE", "FILTERS", "CERTIFY")
         options = [
-            steps.SearchOptions(int(beams), _guide(guide), codecs.read_filters(filters))
-            for beams, guide, filters in columns
+            steps.SearchOptions(int(beams), _guide(guide), codecs.read_filters(filters), int(certify))
+            for beams, guide, filters, certify in zip(*(batch[name][:, 0] for name in names), strict=True)
         ]
         result, candidates = steps.retrieve(self._generator, self._trees, prompt, batch["QUERY_VEC"], options)
         return {
@@ -197,6 +197,7 @@ class GeneratorModel(Model):
             "DROPPED": column(result.dropped, np.float32),
             "DROPPED_MASS": column(result.dropped_mass, np.float32),
             "BRANCHES": result.branches.astype(np.int32),
+            "WIDTH": column(cast(np.ndarray, result.widths), np.int32),
         }
 
 

@@ -55,6 +55,7 @@ class Pipeline:
         beams: int = 512,
         release: str = "",
         limits: Limits | None = None,
+        certify: int = 0,
     ) -> None:
         self.context = context
         self.tokenizer = tokenizer
@@ -62,6 +63,7 @@ class Pipeline:
         self.generator = generator
         self.reward = reward
         self.beams = beams
+        self.certify = certify
         self.release = release or context.release.name
         self.limits = limits or Limits()
         self._trees = steps.Trees(context.index)
@@ -75,7 +77,8 @@ class Pipeline:
             role: release.server(role, context)
             for role in ("tokenizer", "user_encoder", "generator", "reward")
         }
-        return cls(context, **opened, beams=release.config.serving.beams, release=release.name)
+        serving = release.config.serving
+        return cls(context, **opened, beams=serving.beams, release=release.name, certify=serving.certify)
 
     def candidates(
         self,
@@ -85,6 +88,7 @@ class Pipeline:
         guide: Guide = "guided",
         filters: Filters | None = None,
         stand_ins: Sequence[np.ndarray] | None = None,
+        certify: int | None = None,
     ) -> Retrieved:
         """Recall for B queries: everything the beams reached, in the generator's order.
 
@@ -94,7 +98,8 @@ class Pipeline:
         states = states if states is not None else [ShopperState()] * len(queries)
         vectors, sids = steps.encode(self.tokenizer, queries)
         prompt = steps.prompt(self.user_encoder, states, queries, sids, stand_ins)
-        option = steps.SearchOptions(beams or self.beams, guide, filters or Filters())
+        sure = self.certify if certify is None else certify
+        option = steps.SearchOptions(beams or self.beams, guide, filters or Filters(), sure)
         result, candidates = steps.retrieve(
             self.generator, self._trees, prompt, vectors, [option] * len(queries)
         )
@@ -113,7 +118,9 @@ class Pipeline:
         self.limits.check(request)
         states = [state or ShopperState(request.user_id)]
         queries = [request.query]
-        found = self.candidates(queries, states, request.beams, request.guide, request.filters)
+        found = self.candidates(
+            queries, states, request.beams, request.guide, request.filters, certify=request.certify
+        )
         reward = self.reward if request.rerank else None
         ranked = steps.rank(reward, queries, found.query_vecs, states, found.candidates)
         at = steps.page(ranked, found.candidates, 0, request.k, request.offset)
@@ -151,4 +158,5 @@ class Pipeline:
             dropped=float(found.result.dropped[0]),
             missing=steps.missing_bound(mass, found.candidates.log_probs[0], request.offset + request.k),
             shopper=shopper,
+            width=0 if found.result.widths is None else int(found.result.widths[0]),
         )

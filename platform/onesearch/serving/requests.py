@@ -31,6 +31,8 @@ class SearchRequest:
         k, offset: which part of the ranking to return.
         filters: what the items must be.
         beams: width of the search; None: the server's default.
+        certify: begin narrow and widen, up to ``beams``, only until so many of the best SIDs are proven
+            exact; 0: take all beams at once; None: the server's default.
         explain: also tell keywords, SIDs, beams, branches, the certificate, and how the shopper was seen.
         guide: which parts of the generator's score are on.
         rerank: whether the reward orders the answer; False keeps the generator's order.
@@ -45,6 +47,7 @@ class SearchRequest:
     explain: bool = False
     guide: Guide = "guided"
     rerank: bool = True
+    certify: int | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Limits:
             raise UsageError(f"offset: {request.offset} with k {request.k} leaves the first {self.k} results")
         if request.beams is not None and not 1 <= request.beams <= self.beams:
             raise UsageError(f"beams: {request.beams} is not between 1 and {self.beams}")
+        if request.certify is not None and not 0 <= request.certify <= self.beams:
+            raise UsageError(f"certify: {request.certify} is not between 0 and {self.beams}")
         if request.guide not in GUIDES:
             raise UsageError(f"guide: {request.guide!r} is none of {', '.join(GUIDES)}")
         self._check_filters(request.filters)
@@ -156,6 +161,7 @@ class Explanation:
         dropped: best log-probability among everything that the beams cut (-inf: nothing was).
         missing: at most so many SIDs could be missing from the top ``offset + k``; None: no useful bound.
         shopper: how the user encoder saw who asks; None where it has nothing to say.
+        width: beams that the search took.
     """
 
     keywords: tuple[Keyword, ...]
@@ -168,6 +174,7 @@ class Explanation:
     dropped: float
     missing: int | None
     shopper: ShopperView | None = None
+    width: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A release being served: Triton with its models, the gateway in front, and someone who watches both."""
+"""Releases being served: Triton with their models, the gateway in front, and someone who watches both."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,14 +15,14 @@ from typing import Any
 
 from onesearch.config import ServingConfig
 from onesearch.errors import ServingError
+from onesearch.releases.registry import Registry
 from onesearch.releases.release import Release
-from onesearch.serving.catalogue import ItemTable
-from onesearch.serving.engine import Engine
+from onesearch.serving.deployment import Lineup
 from onesearch.serving.environment import ServingEnvironment
-from onesearch.serving.fallback import MostClicked
+from onesearch.serving.fleet import Fleet
+from onesearch.serving.follower import Follower
 from onesearch.serving.gateway import Gateway
 from onesearch.serving.lookups import Lookups
-from onesearch.serving.repository import RepositorySettings, build_repository
 from onesearch.serving.triton import TritonServer, TritonSettings, reserve
 
 _LOG = logging.getLogger("onesearch.service")
@@ -33,14 +32,18 @@ _LONGEST_PAUSE_S = 30.0
 
 @dataclass(frozen=True)
 class Ready:
-    """Where everything is, once it answers.
+    """Where everything is, once it answers, and again whenever something of it changes.
 
     Attributes:
+        release, generation, items: of the champion.
         gateway, triton: ``host:port`` of their gRPC services.
         metrics: where Triton's Prometheus metrics are.
         pid, triton_pid: of this process and of Triton.
         ready_s: how long it took.
         states: where shoppers are looked up; empty: nowhere.
+        releases: the folder whose champion answers; empty: one release does, come what may.
+        challenger, challenger_share: who else answers, and what share of the shoppers; empty: nobody.
+        problem: why a release that should answer does not; empty: all is as it should be.
     """
 
     release: str
@@ -53,6 +56,10 @@ class Ready:
     triton_pid: int
     ready_s: float
     states: str = ""
+    releases: str = ""
+    challenger: str = ""
+    challenger_share: float = 0.0
+    problem: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For machines."""
@@ -60,17 +67,28 @@ class Ready:
 
 
 class Service:
-    """Serves one release until told to stop."""
+    """Serves until told to stop: one release, or whatever is the champion of a folder of releases."""
 
     def __init__(
         self,
         release: Release,
-        settings: ServingConfig,
+        changes: Mapping[str, Any],
         environment: ServingEnvironment,
         log: Path | None = None,
+        registry: Registry | None = None,
     ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            release: what answers first. Ports and limits of the gateway are those of its configuration.
+            changes: settings of ``[serving]`` that hold whatever a release's configuration says.
+            environment: that Triton runs in.
+            log: where Triton's log goes.
+            registry: whose champion and challenger are followed; None: the release answers to the end.
+        """
         self.release = release
-        self.settings = settings
+        self.registry = registry
+        self.settings = settings = release.config.serving.model_copy(update=dict(changes))
         self._triton = TritonServer(
             environment,
             TritonSettings(
@@ -83,13 +101,13 @@ class Service:
                 log=log,
             ),
         )
-        self._models: tuple[str, ...] = ()
+        self._fleet = Fleet(self._triton, changes)
         self._stopping = asyncio.Event()
-        # Triton lives as long as the thread that started it: this one.
-        self._keeper = ThreadPoolExecutor(1, "triton-keeper")
 
     async def run(self, tell: Callable[[Ready], None]) -> None:
         """Start everything, call ``tell``, serve until :meth:`stop` or a signal, and leave nothing behind.
+
+        ``tell`` is called again whenever who answers changes, or what is wrong.
 
         Raises:
             OneSearchError: something does not start; the message says what and why.
@@ -108,9 +126,7 @@ class Service:
                 await working
         finally:
             stopping.cancel()
-            # Not by way of the keeper, which may be waiting for a Triton that does not come up.
-            await loop.run_in_executor(None, self._triton.close)
-            self._keeper.shutdown()
+            await self._fleet.close()
 
     def stop(self) -> None:
         """Ask :meth:`run` to end."""
@@ -118,49 +134,56 @@ class Service:
 
     async def _serve(self, tell: Callable[[Ready], None]) -> None:
         started = time.monotonic()
-        settings, path = self.settings, self.release.path
+        settings = self.settings
         lookups = _lookups(settings)
-        with reserve(settings.host, settings.port, "gateway port"):
-            table = ItemTable.load(path / "index")
-            fallback = MostClicked.of_release(path, table)
-            await self._in_keeper(self._begin)
-        engine = Engine(self._triton.address, self.release.name, settings.beams)
-        gateway = Gateway(engine, table, fallback, settings, lookups)
+        gateway: Gateway | None = None
         try:
-            await engine.check_itself(settings.ready_timeout_s)
-            fallback.items("a")  # the first call is slower, and later ones will be in a hurry
+            with reserve(settings.host, settings.port, "gateway port"):
+                await self._fleet.start()
+                champion = await self._fleet.add(self.release)
+            gateway = Gateway(Lineup(champion), settings, lookups)
             port = await gateway.start(settings.host, settings.port)
             await gateway.tell_models(True)
-            tell(
-                Ready(
-                    release=self.release.name,
-                    generation=table.generation,
-                    items=len(table),
-                    gateway=f"{settings.host}:{port}",
-                    triton=self._triton.address,
-                    metrics=self._triton.metrics_url,
-                    pid=os.getpid(),
-                    triton_pid=self._triton.pid or 0,
-                    ready_s=round(time.monotonic() - started, 3),
-                    states=lookups.shown if lookups else "",
-                )
-            )
-            await self._watch(gateway)
+            ready_s = round(time.monotonic() - started, 3)
+            address = f"{settings.host}:{port}"
+
+            def say() -> None:
+                tell(self._ready(gateway, address, ready_s, lookups))
+
+            say()
+            async with asyncio.TaskGroup() as tasks:
+                follower = None
+                if self.registry is not None:
+                    follower = Follower(self.registry, self._fleet, gateway, say)
+                    tasks.create_task(follower.run())
+                tasks.create_task(self._watch(gateway, follower, say))
         finally:
-            await gateway.stop()
-            await engine.close()
+            if gateway is not None:
+                await gateway.stop()
             if lookups is not None:
                 lookups.close()
 
-    def _begin(self) -> None:
-        threads = self.settings.threads or os.cpu_count() or 1
-        self._models = build_repository(
-            self.release, self._triton.repository, RepositorySettings(threads=threads)
+    def _ready(self, gateway: Gateway, address: str, ready_s: float, lookups: Lookups | None) -> Ready:
+        lineup = gateway.lineup
+        table, challenger = lineup.champion.table, lineup.challenger
+        return Ready(
+            release=lineup.champion.name,
+            generation=table.generation,
+            items=len(table),
+            gateway=address,
+            triton=self._triton.address,
+            metrics=self._triton.metrics_url,
+            pid=os.getpid(),
+            triton_pid=self._triton.pid or 0,
+            ready_s=ready_s,
+            states=lookups.shown if lookups else "",
+            releases=str(self.registry.folder.resolve()) if self.registry else "",
+            challenger=challenger.name if challenger else "",
+            challenger_share=lineup.share,
+            problem=gateway.problem,
         )
-        self._triton.start()
-        self._triton.load(self._models)
 
-    async def _watch(self, gateway: Gateway) -> None:
+    async def _watch(self, gateway: Gateway, follower: Follower | None, changed: Callable[[], None]) -> None:
         """Start Triton again whenever it is gone; meanwhile answers are degraded."""
         pause = 0.5
         while True:
@@ -170,18 +193,18 @@ class Service:
             await gateway.tell_models(False)
             _LOG.error("Triton is gone (%s); it is started again", self._triton.complaint())
             try:
-                await self._in_keeper(self._triton.start)
-                await self._in_keeper(lambda: self._triton.load(self._models))
+                lost = await self._fleet.revive(gateway.lineup.champion)
+                if follower is not None:  # else there is only one
+                    for deployment in lost:
+                        follower.lose(deployment)
                 await gateway.tell_models(True)
+                changed()
                 _LOG.warning("Triton is back")
                 pause = 0.5
             except ServingError as error:
                 _LOG.error("Triton does not come back: %s; trying again in %g s", error, pause)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
-
-    async def _in_keeper(self, work: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._keeper, work)
 
 
 def _lookups(settings: ServingConfig) -> Lookups | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -32,6 +32,7 @@ class SearchOptions:
     beams: int
     guide: Guide = "guided"
     filters: Filters = field(default_factory=Filters)
+    certify: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,9 @@ def retrieve(
     for option, rows in groups.items():
         part = Prompt(prompts.ids[rows], prompts.mask[rows], prompts.prefix[rows])
         tree = trees.of(option.filters)
-        result = generator.search(part, query_vecs[rows], tree, option.beams, option.guide)
+        result = generator.search(part, query_vecs[rows], tree, option.beams, option.guide, option.certify)
+        if result.widths is None:
+            result = replace(result, widths=np.full(len(rows), option.beams, np.int32))
         found.append((rows, result, tree.expand(result.leaves, result.log_probs)))
     if len(found) == 1:
         return found[0][1], found[0][2]
@@ -148,6 +151,7 @@ def retrieve(
         _merge([(rows, part.dropped) for rows, part, _ in found], count, -np.inf),
         _merge([(rows, part.dropped_mass) for rows, part, _ in found], count, -np.inf),
         _merge([(rows, part.branches) for rows, part, _ in found], count, 0),
+        _merge([(rows, part.widths) for rows, part, _ in found if part.widths is not None], count, 0),
     )
     candidates = Candidates(
         _merge([(rows, part.items) for rows, _, part in found], count, -1),

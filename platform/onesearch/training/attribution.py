@@ -24,6 +24,9 @@ from onesearch.training.pairs import normalised
 WINDOW = timedelta(days=1)
 """How long after an exposure a click or an order still belongs to it."""
 
+LIMIT = 5_000_000
+"""Events that are joined at most, in whole days from the newest back: some 2 GB of memory."""
+
 _BY_REQUEST = ("request_id", "user_id", "item_id")
 _BY_QUERY = ("user_id", "item_id", "scene", "query")
 _BY_SCENE = ("user_id", "item_id", "scene")
@@ -84,6 +87,20 @@ def exposures(
             "shown", "click_ts", "order_ts", "clicked", "ordered", "final",
         )
     )  # fmt: skip
+
+
+def newest(events: pl.LazyFrame, limit: int = LIMIT) -> pl.LazyFrame:
+    """The events of the newest days that hold so many at most (of one day at least); all where they do."""
+    days = (
+        events.group_by(day=pl.col("ts").dt.truncate("1d"))
+        .agg(events=pl.len())
+        .sort("day", descending=True)
+        .collect(engine="streaming")
+    )
+    fitting = days.filter(pl.col("events").cum_sum() <= limit)
+    if len(fitting) == len(days):
+        return events
+    return events.filter(pl.col("ts") >= days["day"][max(0, len(fitting) - 1)])
 
 
 def _bases(rows: pl.DataFrame, window: timedelta, shown: bool) -> pl.DataFrame:

@@ -84,7 +84,7 @@ class Corpus:
         queries, held_out = asked["query"].to_list(), asked["held_out"].to_numpy()
         hidden = {query for query, out in zip(queries, held_out, strict=True) if out}
         pseudo, pseudo_item = _unlike(*pseudo_queries(items, pseudo_each, seed), hidden)
-        vectors = _embed(learner, [*queries, *pseudo], progress)
+        vectors = embedded(learner, [*queries, *pseudo], progress)
         sids = _quantise(tokenizer, vectors)
         prompts = _served_prompts(user_encoder, [*queries, *pseudo], sids)
         query_leaf = _legal_leaves(index, sids[: len(queries)], vectors[: len(queries)])
@@ -118,7 +118,8 @@ def _unlike(texts: list[str], items: np.ndarray, hidden: set[str]) -> tuple[list
     return [texts[at] for at in keep], items[keep]
 
 
-def _embed(learner: TokenizerLearner, queries: Sequence[str], progress: Progress) -> np.ndarray:
+def embedded(learner: TokenizerLearner, queries: Sequence[str], progress: Progress) -> np.ndarray:
+    """e° f32[Q, D] of queries, batch by batch."""
     vectors = np.zeros((len(queries), learner.dim), dtype=np.float32)
     with progress.task("embedding queries", total=len(queries)) as task:
         for start in range(0, len(queries), EMBED_BATCH):

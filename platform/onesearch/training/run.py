@@ -46,10 +46,12 @@ from onesearch.serving.fallback import FOLDER as FALLBACK
 from onesearch.serving.fallback import write_most_clicked
 from onesearch.shoppers.log import EventLog
 from onesearch.training import sft
+from onesearch.training.attribution import exposures, newest
 from onesearch.training.bundle import Bundle
 from onesearch.training.candidates import load_lists, make_lists
-from onesearch.training.corpus import Corpus
+from onesearch.training.corpus import Corpus, embedded
 from onesearch.training.drawing import draw_searches
+from onesearch.training.impressions import Impressions, impressions_of
 from onesearch.training.ledger import Ledger, StageRecord, locked
 from onesearch.training.pairs import item_popularity, query_item_pairs
 from onesearch.training.personal import NothingPersonal, personalisation
@@ -233,6 +235,10 @@ class _Training:
         return EventLog.of_store(self.store)
 
     @cached_property
+    def _exposures(self) -> pl.DataFrame:
+        return exposures(newest(self.store.interactions()))
+
+    @cached_property
     def _corpus(self) -> Corpus:
         training = self.config.training
         return Corpus.build(
@@ -358,9 +364,25 @@ class _Training:
         lists = load_lists(
             self._outs["lists"], self.store.items(), self._index, self._split.trained, self._pairs, siblings
         )
-        figures = learner.fit(lists, checkpoints, self.progress)
+        figures = learner.fit(lists, checkpoints, self.progress, self._impressions(learner))
         self._keep(learner, checkpoints, out)
         return figures
+
+    def _impressions(self, learner: RewardLearner) -> Impressions | None:
+        """The log, for a reward that reads it; None where it shows nothing."""
+        if not learner.reads_impressions or not len(self._exposures):
+            return None
+        with self.progress.task("reading what shoppers were shown"):
+            found = impressions_of(
+                self._exposures,
+                self.store.items(),
+                self.store.relevance().collect(),
+                lambda texts: embedded(self._tokenizer, texts, self.progress),
+                lambda users, times: self._event_log.states_before(users, times),
+                half_life_days=self.config.training.half_life_days,
+                learnt_until=self._split.cutoff,
+            )
+        return found if len(found) else None
 
     def _write_release(self) -> Release:
         began = time.monotonic()

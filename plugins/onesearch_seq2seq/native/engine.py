@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from onesearch_seq2seq.native import library as lib
 from onesearch_seq2seq.native.weights import load
 from onesearch_seq2seq.remembering import Remembered
 
+NARROWEST = 16
+"""Beams that an adaptive search begins with at least."""
 _TYPES = {np.dtype(np.float32): 0, np.dtype(np.int8): 1, np.dtype(np.int32): 2, np.dtype(np.float16): 3}
 
 
@@ -116,7 +118,6 @@ class NativeEngine:
         if failed:
             raise ValueError(error.value.decode(errors="replace"))
         self.account: Account | None = None
-        self.widths = np.zeros(0, np.int32)
 
     def __del__(self) -> None:
         if getattr(self, "_engine", None):
@@ -140,28 +141,32 @@ class NativeEngine:
         live: LiveTree,
         beams: int,
         parts: np.ndarray,
+        certify: int = 0,
         first: int = 0,
-        certain: int = 0,
     ) -> SearchResult:
         """Search B queries; see :func:`~onesearch_seq2seq.search_graph.build_search_graph` for what comes and
         goes.
 
-        With ``first``, a search begins with so many beams, and doubles them up to ``beams`` until its best
-        ``certain`` results are proven exact (or nothing was dropped). It goes on where it was, and finds what
-        a search of the width it ends with finds; :attr:`widths` tells that width of each query.
+        With ``certify``, a search begins with ``first`` beams (0: half as many again as are to be proven, at
+        least :data:`NARROWEST`), and doubles them up to ``beams`` until its best ``certify`` results are
+        proven exact (or nothing was dropped). It goes on where it was, and finds what a search of the width
+        it ends with finds.
 
         Raises UsageError where an id is outside the vocabulary.
         """
         tree, mass = self.bind(live)
         count, depth = len(ids), tree.depth
+        widths = np.zeros(count, np.int32)
         found = SearchResult(
             np.empty((count, beams), np.int32),
             np.empty((count, beams), np.float32),
             np.empty(count, np.float32),
             np.empty(count, np.float32),
             np.empty((count, depth), np.int32),
+            widths,
         )
-        self.widths = np.zeros(count, np.int32)
+        if certify and not first:
+            first = max(NARROWEST, certify + certify // 2)
         seconds, rows = np.zeros(depth + 2), np.zeros(depth, np.int64)
         inputs = {
             "ids": np.ascontiguousarray(ids, np.int32),
@@ -178,11 +183,11 @@ class NativeEngine:
             "branches": found.branches,
             "seconds": seconds,
             "rows": rows,
-            "widths": self.widths,
+            "widths": widths,
         }
         addresses = {name: array.ctypes.data for name, array in (inputs | outputs).items()}
         sizes = (count, ids.shape[1], prefix.shape[1], beams, self.speaking)
-        request = lib.Request(*sizes, **addresses, first=first, certain=certain)
+        request = lib.Request(*sizes, **addresses, first=first if certify else 0, certain=certify)
         walked = lib.Tree(depth, tree.dimension, tree.first_child, tree.code, tree.vectors, mass.log_mass)
         error = ctypes.create_string_buffer(lib.ROOM)
         if self._library.onesearch_search(
@@ -192,4 +197,7 @@ class NativeEngine:
         self.account = Account(
             float(seconds[0]), tuple(seconds[1:-1].tolist()), float(seconds[-1]), tuple(rows.tolist())
         )
-        return found
+        if not certify or not count:
+            return found
+        taken = int(widths.max())
+        return replace(found, leaves=found.leaves[:, :taken], log_probs=found.log_probs[:, :taken])

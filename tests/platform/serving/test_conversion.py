@@ -56,6 +56,7 @@ def test_answers_come_back() -> None:
         ShopperView(
             {"recent": "<a_1>"}, (SeenItem("i1", "Oak", "<a_1>", "desk"),), (), (Interest("x", 1 / 3),)
         ),
+        128,
     )
     answer = SearchAnswer((hit, cheap), "r", 9, False, told, "id", 1.5)
     assert conversion.answer_from(conversion.answer_to(answer)) == answer

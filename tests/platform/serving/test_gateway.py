@@ -19,6 +19,7 @@ from onesearch.contracts import ShopperState
 from onesearch.errors import ArtifactError, ServingError, UsageError
 from onesearch.serving.catalogue import ItemTable
 from onesearch.serving.client import AsyncClient, GatewayError
+from onesearch.serving.deployment import Deployment, Lineup
 from onesearch.serving.engine import EngineLateError, EngineUnavailableError
 from onesearch.serving.fallback import MostClicked
 from onesearch.serving.gateway import MODELS, SERVICE, Gateway
@@ -71,7 +72,8 @@ async def _running(
 ) -> AsyncIterator[tuple[AsyncClient, InProcess]]:
     engine = InProcess(pipeline)
     table = ItemTable.of(pipeline.context.index)
-    gateway = Gateway(engine, table, MostClicked(table), ServingConfig(**settings), lookups)  # type: ignore[arg-type]
+    deployment = Deployment(engine, table, MostClicked(table))  # type: ignore[arg-type]
+    gateway = Gateway(Lineup(deployment), ServingConfig(**settings), lookups)
     port = await gateway.start("127.0.0.1", 0)
     try:
         async with AsyncClient(f"127.0.0.1:{port}") as client:

@@ -83,6 +83,7 @@ def _tensors(request: SearchRequest, beams: int = 32) -> dict[str, np.ndarray]:
         "STATE": _text(b""),
         "FILTERS": _text(codecs.write_filters(request.filters)),
         "BEAMS": np.array([[request.beams or beams]], np.int32),
+        "CERTIFY": np.array([[request.certify or 0]], np.int32),
         "GUIDE": _text(request.guide.encode()),
         "RERANK": np.array([[request.rerank]]),
         "K": np.array([[request.k]], np.int32),

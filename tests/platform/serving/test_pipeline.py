@@ -66,6 +66,22 @@ def test_explanation(pipeline: Pipeline) -> None:
     assert pipeline.search(SearchRequest("red lamp")).explanation is None
 
 
+def test_a_search_widens_until_the_best_are_proven(pipeline: Pipeline) -> None:
+    request = SearchRequest("red lamp", explain=True, k=3, rerank=False)
+    wide = pipeline.search(replace(request, beams=64)).explanation
+    sure = pipeline.search(replace(request, beams=64, certify=3)).explanation
+    narrow = pipeline.search(replace(request, beams=64, certify=1)).explanation
+    assert wide is not None and sure is not None and narrow is not None
+    assert wide.width == 64 and narrow.width <= sure.width < 64
+    assert sure.exact >= 3 and sure.beams[:3] == wide.beams[:3]
+    pipeline.certify = 3
+    try:
+        assert pipeline.search(replace(request, beams=64)).explanation == sure
+        assert pipeline.search(replace(request, beams=64, certify=0)).explanation == wide
+    finally:
+        pipeline.certify = 0
+
+
 def test_exact_beams_agree_with_wider_ones(pipeline: Pipeline) -> None:
     narrow = pipeline.search(SearchRequest("blue glass mirror", explain=True, beams=24)).explanation
     wide = pipeline.search(SearchRequest("blue glass mirror", explain=True, beams=1000)).explanation

@@ -6,7 +6,17 @@ import math
 
 import numpy as np
 import pytest
-from onesearch_pars.tuning import ALONE, DEFAULT, PARTS, Lists, cross_validated, tune, weights_of
+from onesearch_pars.tuning import (
+    ALONE,
+    DEFAULT,
+    PARTS,
+    Floor,
+    Lists,
+    cross_validated,
+    tune,
+    untuned,
+    weights_of,
+)
 
 FREE = np.zeros(len(PARTS), bool)
 
@@ -77,3 +87,27 @@ def test_padding_counts_for_nothing() -> None:
     cut = Lists(made.parts[:, :-5], made.gain[:, :-5], made.mask[:, :-5], made.group)
     padded.parts[:, -5:], padded.gain[:, -5:] = 99, 1
     assert tune(padded, FREE).tolist() == tune(cut, FREE).tolist()
+
+
+def test_relevance_of_the_first_ten_by_hand() -> None:
+    parts = np.zeros((3, 12, 5), np.float32)
+    parts[0, :, 3], parts[0, :, 4] = np.arange(12) / 10, -np.arange(12)
+    parts[1, :2, 3], parts[1, :2, 4] = [0.5, 1.0], [1, 2]
+    mask = np.array([[True] * 12, [True] * 2 + [False] * 10, [False] * 12])
+    found = Lists(parts, np.zeros((3, 12)), mask, np.arange(3)).relevance(ALONE)
+    # The first ten of the first list are 0 … 0.9; the second has two; the third has none.
+    assert found[:2].tolist() == pytest.approx([0.45, 0.75]) and math.isnan(found[2])
+
+
+def test_relevance_has_a_floor() -> None:
+    """What is clicked most is irrelevant: the towers are followed only as far as relevance is kept."""
+    made = lists({"ctr": 1.0})
+    made.parts[..., 3] -= 4 * made.parts[..., 0]
+    spread = made.spreads()
+    floor = Floor(made, spread, ~FREE)
+    assert floor.holds(ALONE) and not floor.holds(np.array([1.0, 0, 0, 0, 1.0]))
+    for mu in (tune(made, FREE), untuned(made, FREE)):
+        kept, alone = (made.relevance(weights_of(one, spread)).mean() for one in (mu, ALONE))
+        assert kept >= alone - 0.05 * abs(alone) and mu[3] > DEFAULT[3]
+    unraised = untuned(made, np.array([False, False, False, True, False]))
+    assert unraised.tolist() == ALONE.tolist(), "where relevance cannot be raised, the towers do not count"

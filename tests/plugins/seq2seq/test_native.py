@@ -126,9 +126,14 @@ def test_going_on_wider_finds_what_a_wider_search_finds(precision, first, networ
     for beams in (4, 30, 150):
         direct = searched(engine, served, ask, index.live, beams)
         # The 999th result is never proven, so that the search goes on to the end or till nothing is dropped.
-        found = searched(engine, served, ask, index.live, beams, first=first, certain=999)
-        for field in FIELDS[:3] + FIELDS[4:]:
-            np.testing.assert_array_equal(getattr(found, field), getattr(direct, field), field)
+        found = searched(engine, served, ask, index.live, beams, certify=999, first=first)
+        # Where all was found, the search has not taken all beams, and no rows of -1 for them.
+        taken = found.leaves.shape[1]
+        assert taken == found.widths.max() and (direct.leaves[:, taken:] == -1).all()
+        np.testing.assert_array_equal(found.leaves, direct.leaves[:, :taken])
+        np.testing.assert_array_equal(found.log_probs, direct.log_probs[:, :taken])
+        np.testing.assert_array_equal(found.dropped, direct.dropped)
+        np.testing.assert_array_equal(found.branches, direct.branches)
         # What a narrower search scored, the direct one may have dropped unscored: one sum, by other terms.
         np.testing.assert_allclose(found.dropped_mass, direct.dropped_mass, atol=1e-6)
 
@@ -136,10 +141,11 @@ def test_going_on_wider_finds_what_a_wider_search_finds(precision, first, networ
 def test_it_stops_where_the_best_are_proven(network, index, ask):
     engine, served = engine_of(network, index, "fp32")
     everything = searched(engine, served, ask, index.live, 200)
-    found = searched(engine, served, ask, index.live, 200, first=2, certain=2)
-    assert (engine.widths < 200).any() and (engine.widths >= 2).all()
+    found = searched(engine, served, ask, index.live, 200, certify=2, first=2)
+    assert (found.widths < 200).any() and (found.widths >= 2).all()
+    assert found.leaves.shape[1] == found.widths.max()
     np.testing.assert_array_equal(found.leaves[:, :2], everything.leaves[:, :2])
-    for row, width in enumerate(engine.widths):
+    for row, width in enumerate(found.widths):
         assert (found.leaves[row, width:] == -1).all()
 
 

@@ -45,6 +45,15 @@ def test_filters_prune_the_search_itself(server, index, ask):
     assert np.exp(found.log_probs[0, real]).sum() == pytest.approx(1, abs=1e-5)
 
 
+def test_certify_widens_where_the_engine_can(server, index, ask):
+    whole = server.search(*ask, index.live, 60)
+    found = server.search(*ask, index.live, 60, certify=2)
+    widened = found.widths is not None
+    assert widened == (server.engine.name == "native")
+    assert not widened or (found.widths[0] < 60 and found.log_probs[0, 1] >= found.dropped[0])
+    np.testing.assert_array_equal(found.leaves[:, :2], whole.leaves[:, :2])
+
+
 def test_nothing_alive(server, index, ask):
     found = server.search(*ask, index.tree_for(Filters(min_price=1000)), 5)
     assert (found.leaves == -1).all() and (found.log_probs == -np.inf).all() and not found.branches.any()

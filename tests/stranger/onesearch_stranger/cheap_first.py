@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from onesearch_stranger.plugin import CheapFirst
 
 if TYPE_CHECKING:
+    from onesearch.training.impressions import Impressions
     from onesearch.training.lists import RankedLists
 
 FILE = "cheap-first.json"
@@ -44,7 +45,9 @@ class CheapFirstLearner(RewardLearner):
     Config = CheapFirst
     weight, median = 0.0, 1.0
 
-    def fit(self, lists: RankedLists, work: Path, progress: Progress) -> dict[str, Any]:
+    def fit(
+        self, lists: RankedLists, work: Path, progress: Progress, impressions: Impressions | None = None
+    ) -> dict[str, Any]:
         """Try every weight on the lists; return the mean gain of the first ten by weight."""
         prices = lists.items["price"].cast(float).fill_null(np.nan).to_numpy()
         known = prices[np.isfinite(prices) & (prices > 0)]

@@ -169,14 +169,28 @@ class ToyGenerator(GeneratorServer):
         return cls(config.sleep_ms / 1000)  # type: ignore[attr-defined]
 
     def search(
-        self, prompt: Prompt, query_vec: np.ndarray, tree: LiveTree, beams: int, guide: Guide = "guided"
+        self,
+        prompt: Prompt,
+        query_vec: np.ndarray,
+        tree: LiveTree,
+        beams: int,
+        guide: Guide = "guided",
+        certify: int = 0,
     ) -> SearchResult:
         """A plain beam search over the legal, live children."""
         if beams == 13:
             raise UsageError("beams: 13 brings bad luck")
         time.sleep(self.sleep_s)
         wanted = query_vec + prompt.prefix.sum(axis=1)[:, :DIM] if prompt.prefix.size else query_vec
-        rows = [self._one(vector, tree, beams) for vector in wanted]
+        widths, rows = [], []
+        for vector in wanted:
+            width = min(2, beams) if certify else beams
+            row = self._one(vector, tree, width)
+            while width < beams and not (len(row[1]) >= certify and row[1][certify - 1] >= row[2]):
+                width = min(2 * width, beams)
+                row = self._one(vector, tree, width)
+            widths.append(width)
+            rows.append(row)
         width = max(len(leaves) for leaves, *_ in rows)
         leaves = np.full((len(rows), width), -1, np.int32)
         log_probs = np.full((len(rows), width), -np.inf, np.float32)
@@ -188,6 +202,7 @@ class ToyGenerator(GeneratorServer):
             np.array([row[2] for row in rows], np.float32),
             np.array([row[3] for row in rows], np.float32),
             np.array([row[4] for row in rows], np.int32),
+            np.array(widths, np.int32),
         )
 
     def _one(

@@ -47,9 +47,10 @@ class GeneratorSuite(ComponentSuite):
         tree: LiveTree | None = None,
         beams: int = BEAMS,
         guide: Guide = "guided",
+        certify: int = 0,
     ) -> SearchResult:
         return server.search(
-            self.world.prompt(texts), embed(texts), tree or self.world.index.live, beams, guide
+            self.world.prompt(texts), embed(texts), tree or self.world.index.live, beams, guide, certify
         )
 
     @property
@@ -113,6 +114,24 @@ class GeneratorSuite(ComponentSuite):
                     assert missing <= bound, (
                         f"{missing} are missing from the top {k}, the bound says {bound:.0f}"
                     )
+
+    def check_certify(self) -> None:
+        """A search that stops before it has taken all beams has proven what it was to prove."""
+        count = self.world.index.live.tree.leaf_count
+        whole = self._search(self._server, TEXTS, beams=count)
+        for k in (1, 4, count):
+            found = self._search(self._server, TEXTS, beams=count, certify=k)
+            widths = np.full(len(TEXTS), count) if found.widths is None else found.widths
+            assert (widths <= count).all(), f"widths {widths} of {count} beams"
+            for row in np.flatnonzero(widths < count):
+                proven = np.isneginf(found.dropped_mass[row]) or (
+                    found.log_probs.shape[1] >= k and found.log_probs[row, k - 1] >= found.dropped[row]
+                )
+                assert proven, f"stopped with {widths[row]} beams, and the top {k} is not proven"
+            shown = min(k, found.log_probs.shape[1])
+            assert np.allclose(found.log_probs[:, :shown], whole.log_probs[:, :shown], atol=1e-3), (
+                f"the top {k} is not the best"
+            )
 
     def check_batch_does_not_matter(self) -> None:
         """A request's results do not depend on the requests beside it."""

@@ -18,8 +18,9 @@ class RewardSuite(ComponentSuite):
     """Parts that sum to totals; padding stays padding; nothing is added."""
 
     def fit(self, learner: RewardLearner, work: Path) -> Any:
-        """Fit on the world's lists."""
-        return learner.fit(self.world.lists(), work, SilentProgress())
+        """Fit on the world's lists, and on its log where the reward reads it."""
+        log = self.world.impressions() if learner.reads_impressions else None
+        return learner.fit(self.world.lists(), work, SilentProgress(), log)
 
     def answers(self, server: RewardServer, texts: Sequence[str]) -> Answers:
         """Totals and parts of some candidates."""
@@ -50,6 +51,18 @@ class RewardSuite(ComponentSuite):
             gap = np.abs(parts[real].sum(axis=-1) - totals[real])
             limit = 1e-3 * np.maximum(1, np.abs(totals[real]))
             assert (gap <= limit).all(), f"parts do not sum to totals: {gap.max():.3g} apart"
+
+    def check_without_a_log(self) -> None:
+        """A reward that reads impressions makes do without any: not every shop logs them."""
+        learner = cast(RewardLearner, self.subject.offer.learner_class()(self.subject.config))
+        if not learner.reads_impressions:
+            return
+        learner.fit(self.world.lists(), self.subject.folder / "no-log-work", SilentProgress(), None)
+        folder = self.subject.folder / "no-log"
+        learner.export(folder)
+        server = cast(RewardServer, self.subject.open(folder))
+        totals, _ = self._score(server, TEXTS, self.world.candidates(TEXTS))
+        assert np.isfinite(totals).any(), "nothing is scored"
 
     def check_never_adds(self) -> None:
         """The candidates are left as they are: a reward reorders, it never adds nor removes."""

@@ -21,8 +21,11 @@ from onesearch.data.schemas import schema
 from onesearch.data.store import Store
 from onesearch.data.writing import StoreWriter
 from onesearch.index import CatalogueIndex
+from onesearch.shoppers.log import EventLog
 from onesearch.shoppers.state import Recent, Ring, item_keys
+from onesearch.training.attribution import exposures
 from onesearch.training.examples import Examples, Ragged, SidTask, TextTask
+from onesearch.training.impressions import Impressions, impressions_of
 from onesearch.training.lists import RankedLists
 from onesearch.vocabulary import EOS, QUERY, SEP, Vocabulary, pad
 
@@ -150,6 +153,14 @@ class World:
         return RankedLists(
             list(QUERIES), embed(QUERIES), found, gain, pairs, self.store.items(),
             self.index.vectors, self.popularity, {},
+        )  # fmt: skip
+
+    def impressions(self) -> Impressions:
+        """The month's log as a reward reads it; its second half is fresh."""
+        store = self.store
+        return impressions_of(
+            exposures(store.interactions()), store.items(), store.relevance().collect(), embed,
+            EventLog.of_store(store).states_before, learnt_until=datetime(2026, 1, 1, 15, tzinfo=UTC),
         )  # fmt: skip
 
     def states(self, count: int) -> list[ShopperState]:

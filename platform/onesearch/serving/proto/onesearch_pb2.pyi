@@ -31,7 +31,7 @@ class Filters(_message.Message):
     def __init__(self, category: _Optional[_Iterable[str]] = ..., brands: _Optional[_Iterable[str]] = ..., min_price: _Optional[float] = ..., max_price: _Optional[float] = ..., in_stock: _Optional[bool] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("query", "user_id", "k", "offset", "filters", "beams", "explain", "guide", "no_rerank", "request_id")
+    __slots__ = ("query", "user_id", "k", "offset", "filters", "beams", "explain", "guide", "no_rerank", "request_id", "certify")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,7 @@ class SearchRequest(_message.Message):
     GUIDE_FIELD_NUMBER: _ClassVar[int]
     NO_RERANK_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CERTIFY_FIELD_NUMBER: _ClassVar[int]
     query: str
     user_id: str
     k: int
@@ -52,7 +53,8 @@ class SearchRequest(_message.Message):
     guide: Guide
     no_rerank: bool
     request_id: str
-    def __init__(self, query: _Optional[str] = ..., user_id: _Optional[str] = ..., k: _Optional[int] = ..., offset: _Optional[int] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ..., beams: _Optional[int] = ..., explain: _Optional[bool] = ..., guide: _Optional[_Union[Guide, str]] = ..., no_rerank: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+    certify: int
+    def __init__(self, query: _Optional[str] = ..., user_id: _Optional[str] = ..., k: _Optional[int] = ..., offset: _Optional[int] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ..., beams: _Optional[int] = ..., explain: _Optional[bool] = ..., guide: _Optional[_Union[Guide, str]] = ..., no_rerank: _Optional[bool] = ..., request_id: _Optional[str] = ..., certify: _Optional[int] = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("item_id", "title", "category", "brand", "price", "in_stock", "sid", "release", "generation")
@@ -155,7 +157,7 @@ class Shopper(_message.Message):
     def __init__(self, user_id_tokens: _Optional[_Iterable[_Union[UserIdToken, _Mapping]]] = ..., recent: _Optional[_Iterable[_Union[SeenItem, _Mapping]]] = ..., stand_ins: _Optional[_Iterable[_Union[SeenItem, _Mapping]]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ...) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("keywords", "query_sid", "meanings", "beams", "found", "branches", "exact", "dropped", "missing", "shopper")
+    __slots__ = ("keywords", "query_sid", "meanings", "beams", "found", "branches", "exact", "dropped", "missing", "shopper", "width")
     KEYWORDS_FIELD_NUMBER: _ClassVar[int]
     QUERY_SID_FIELD_NUMBER: _ClassVar[int]
     MEANINGS_FIELD_NUMBER: _ClassVar[int]
@@ -166,6 +168,7 @@ class Explanation(_message.Message):
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     SHOPPER_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
     keywords: _containers.RepeatedCompositeFieldContainer[Keyword]
     query_sid: _containers.RepeatedScalarFieldContainer[int]
     meanings: _containers.RepeatedScalarFieldContainer[str]
@@ -176,7 +179,8 @@ class Explanation(_message.Message):
     dropped: float
     missing: int
     shopper: Shopper
-    def __init__(self, keywords: _Optional[_Iterable[_Union[Keyword, _Mapping]]] = ..., query_sid: _Optional[_Iterable[int]] = ..., meanings: _Optional[_Iterable[str]] = ..., beams: _Optional[_Iterable[_Union[Beam, _Mapping]]] = ..., found: _Optional[int] = ..., branches: _Optional[_Iterable[int]] = ..., exact: _Optional[int] = ..., dropped: _Optional[float] = ..., missing: _Optional[int] = ..., shopper: _Optional[_Union[Shopper, _Mapping]] = ...) -> None: ...
+    width: int
+    def __init__(self, keywords: _Optional[_Iterable[_Union[Keyword, _Mapping]]] = ..., query_sid: _Optional[_Iterable[int]] = ..., meanings: _Optional[_Iterable[str]] = ..., beams: _Optional[_Iterable[_Union[Beam, _Mapping]]] = ..., found: _Optional[int] = ..., branches: _Optional[_Iterable[int]] = ..., exact: _Optional[int] = ..., dropped: _Optional[float] = ..., missing: _Optional[int] = ..., shopper: _Optional[_Union[Shopper, _Mapping]] = ..., width: _Optional[int] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
     __slots__ = ("request_id", "hits", "release", "generation", "degraded", "explanation", "took_ms")
@@ -249,7 +253,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("release", "generation", "items", "models_ready", "in_flight", "answered", "degraded", "refused", "uptime_s", "default_beams", "max_k", "states_asked", "states_known", "states_failed", "states_took_s")
+    __slots__ = ("release", "generation", "items", "models_ready", "in_flight", "answered", "degraded", "refused", "uptime_s", "default_beams", "max_k", "states_asked", "states_known", "states_failed", "states_took_s", "challenger", "challenger_share", "problem")
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -265,6 +269,9 @@ class StatusResponse(_message.Message):
     STATES_KNOWN_FIELD_NUMBER: _ClassVar[int]
     STATES_FAILED_FIELD_NUMBER: _ClassVar[int]
     STATES_TOOK_S_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_SHARE_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     release: str
     generation: int
     items: int
@@ -280,4 +287,7 @@ class StatusResponse(_message.Message):
     states_known: int
     states_failed: int
     states_took_s: float
-    def __init__(self, release: _Optional[str] = ..., generation: _Optional[int] = ..., items: _Optional[int] = ..., models_ready: _Optional[bool] = ..., in_flight: _Optional[int] = ..., answered: _Optional[int] = ..., degraded: _Optional[int] = ..., refused: _Optional[int] = ..., uptime_s: _Optional[float] = ..., default_beams: _Optional[int] = ..., max_k: _Optional[int] = ..., states_asked: _Optional[int] = ..., states_known: _Optional[int] = ..., states_failed: _Optional[int] = ..., states_took_s: _Optional[float] = ...) -> None: ...
+    challenger: str
+    challenger_share: float
+    problem: str
+    def __init__(self, release: _Optional[str] = ..., generation: _Optional[int] = ..., items: _Optional[int] = ..., models_ready: _Optional[bool] = ..., in_flight: _Optional[int] = ..., answered: _Optional[int] = ..., degraded: _Optional[int] = ..., refused: _Optional[int] = ..., uptime_s: _Optional[float] = ..., default_beams: _Optional[int] = ..., max_k: _Optional[int] = ..., states_asked: _Optional[int] = ..., states_known: _Optional[int] = ..., states_failed: _Optional[int] = ..., states_took_s: _Optional[float] = ..., challenger: _Optional[str] = ..., challenger_share: _Optional[float] = ..., problem: _Optional[str] = ...) -> None: ...

@@ -26,6 +26,7 @@ from onesearch.data.store import Store
 from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
 from onesearch.training.examples import Examples
+from onesearch.training.impressions import Impressions
 from onesearch.training.lists import RankedLists
 from onesearch_toy.servers import DIM, LEVELS, codebooks, embed, quantise
 from pydantic import BaseModel
@@ -143,7 +144,11 @@ class GeneratorLearner(_Keeps, GeneratorLearner):  # type: ignore[no-redef,misc]
 
 
 class RewardLearner(_Keeps, RewardLearner):  # type: ignore[no-redef,misc]
-    def fit(self, lists: RankedLists, work: Path, progress: Progress) -> dict[str, Any]:
+    reads_impressions = True
+
+    def fit(
+        self, lists: RankedLists, work: Path, progress: Progress, impressions: Impressions | None = None
+    ) -> dict[str, Any]:
         if self.config.fail:
             raise OneSearchError("the reward will not have it")
         assert lists.serving_pairs is not None
@@ -152,5 +157,7 @@ class RewardLearner(_Keeps, RewardLearner):  # type: ignore[no-redef,misc]
             "gain": round(float(lists.gain.sum()), 4),
             "evidence": len(lists.pairs),
             "serving": len(lists.serving_pairs),
+            "impressions": 0 if impressions is None else len(impressions),
+            "fresh": 0 if impressions is None else int(impressions.fresh.sum()),
         }
         return dict(self.state)
