@@ -134,5 +134,3 @@ def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
     for row, items in zip(padded, rows, strict=True):
         row[: len(items)] = items
     return padded
-
-

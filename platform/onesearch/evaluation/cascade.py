@@ -26,6 +26,8 @@ RECALL = 500
 """Items from each recall channel."""
 PRE_RANKED = 400
 """Items that pre-rank lets through."""
+FITTED_FIRST, FITTED_MORE = 100, 40
+"""Of each list the ranker is fitted on: the first, and some drawn from the rest, beside what is relevant."""
 HELD_SHARE = 0.2
 """The newest searches, that stop the fit and choose the trees."""
 ENOUGH = 10
@@ -135,6 +137,7 @@ class Cascade:
         """Features, labels 0 … 4 and weights of the held-out searches whose candidates hold anything good."""
         known, rows, labels, times = self._parts.known, [], [], []
         asked, counters = known.lists, known.tuning.counters
+        drawn = np.random.default_rng(0)
         with progress.task("the cascade's training lists", total=len(asked.queries)) as task:
             for query, state, relevant, often in zip(
                 asked.queries, asked.states, asked.relevant, asked.times.tolist(), strict=True
@@ -144,7 +147,12 @@ class Cascade:
                 grade = dict(zip(relevant.items.tolist(), relevant.grades.tolist(), strict=True))
                 label = np.array([np.ceil(4 * grade.get(item, 0.0)) for item in items.tolist()])
                 if label.any():
-                    rows.append(features)
-                    labels.append(label)
+                    kept = label > 0
+                    kept[:FITTED_FIRST] = True
+                    kept[
+                        FITTED_FIRST + drawn.permutation(max(0, len(label) - FITTED_FIRST))[:FITTED_MORE]
+                    ] = True
+                    rows.append(features[kept])
+                    labels.append(label[kept])
                     times.append(often)
         return rows, labels, times

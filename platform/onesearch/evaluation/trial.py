@@ -69,14 +69,20 @@ class Trial:
         self.by_seed.setdefault(name, []).append(orders / self.lucks)
 
     def _best(self, requests: Requests, reached: np.ndarray, k: int = 20) -> list[list[str]]:
-        """The reached items by p(click)·p(order): what the arm's last stage could have made of them."""
+        """The reached items by p(click)·p(order): what the arm's last stage could have made of them.
+
+        Left out is what has nothing to do with the request: a shopper may well order it for sheer liking, but
+        a search engine that shows it is none. The oracle keeps to the request's group of things as well.
+        """
         world = self.shoppers.world
         ids = world.listings.items["item_id"].to_list()
         number = {item: at for at, item in enumerate(ids)}
         of_world = np.array([number[item] for item in self.item_ids], np.int64)
         items = np.where(reached >= 0, of_world[np.maximum(reached, 0)], -1)
         click, order = world.behaviour.chances(requests.needs, items)
-        first = np.argsort(-np.where(items >= 0, click * order, -1.0), axis=1, kind="stable")[:, :k]
+        fits = (items >= 0) & (world.behaviour.relevance(requests.needs, items) > 0)
+        items = np.where(fits, items, -1)
+        first = np.argsort(-np.where(fits, click * order, -1.0), axis=1, kind="stable")[:, :k]
         return [[ids[at] for at in row if at >= 0] for row in np.take_along_axis(items, first, 1).tolist()]
 
     def _ids(self, shown: np.ndarray) -> list[list[str]]:
