@@ -27,7 +27,7 @@ setup: .venv/.stamp .venv-serving/.stamp native ## make both environments
 
 .venv/.stamp: pyproject.toml | $(filter .venv-tools/%,$(UV))
 	@test -x .venv/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv
-	$(UV) pip install --quiet --python .venv/bin/python --editable '.[train,dev]'
+	$(UV) pip install --quiet --python .venv/bin/python --editable '.[train,streaming,confluent,dev]'
 	@touch $@
 
 # nvidia-pytriton is wanted for the tritonserver binary in its wheel only, so it comes without what it depends on.

@@ -14,6 +14,9 @@ of its offer::
     [serving]
     beams = 512
 
+Tables of installed parts that are no component (``[nightly]``) are known by entry points of the group
+``onesearch.settings``: a name and the class that checks the table.
+
 Every field has a default, so that no file at all is a full configuration.
 """
 
@@ -22,9 +25,10 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -43,6 +47,7 @@ IN_THE_BOX: dict[Role, str] = {
 }
 M = TypeVar("M", bound=BaseModel)
 Port = Annotated[int, Field(ge=0, le=65535)]
+SETTINGS_GROUP = "onesearch.settings"
 
 
 class Section(BaseModel):
@@ -112,10 +117,44 @@ class ServingConfig(Section):
     """Longest query, in bytes of UTF-8."""
     max_k: int = Field(default=1_000, ge=1)
     """Most items of one answer; ``offset + k`` may not pass it either."""
+    explore: float = Field(default=0.0, ge=0, le=0.5)
+    """Probability that a place of a first page shows an item from below the page, so that the log also knows
+    what was not chosen; every item shown carries its propensity. See docs/operations.md."""
+    explore_depth: int = Field(default=50, ge=1, le=1_000)
+    """How many candidates below the page exploring draws from."""
     states: str = ""
     """Where shoppers are looked up: lmdb:PATH, a path, or redis://HOST:PORT; empty: they are not known."""
     states_timeout_ms: float = Field(default=20.0, gt=0)
     """Longest look-up of a shopper; past it a search goes on as for an unknown one."""
+
+
+class KafkaConfig(Section):
+    """The Kafka cluster that events go through."""
+
+    servers: str = ""
+    """Bootstrap servers, HOST:PORT, several with commas between; empty: there is none."""
+    client: Literal["kafka-python", "confluent"] = "kafka-python"
+    """Which client library is used; ``confluent`` needs the extra of that name."""
+    interactions: str = "onesearch.interactions"
+    """Topic of what shoppers were shown and did."""
+    catalogue: str = "onesearch.catalogue"
+    """Topic of new, changed and withdrawn items."""
+    dead_letters: str = "onesearch.dead-letters"
+    """Topic of messages that could not be read."""
+    security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to connect: with TLS (SSL), with a name and password (SASL), or both."""
+    ca_file: str = ""
+    """Certificates to trust (PEM); empty: those of the machine."""
+    cert_file: str = ""
+    """Our own certificate (PEM), where the cluster asks for one; its key is in ``key_file``."""
+    key_file: str = ""
+    """Key of ``cert_file`` (PEM)."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """How name and password are shown."""
+    sasl_username: str = ""
+    """The name; the password stands in the environment variable ONESEARCH_KAFKA_PASSWORD."""
+    delivery_timeout_s: float = Field(default=5.0, gt=0)
+    """Seconds in which a message must be acknowledged by all replicas in sync."""
 
 
 @dataclass(frozen=True)
@@ -125,16 +164,24 @@ class Config:
     Attributes:
         names: role → name of the component picked.
         settings: role → its checked settings.
-        training, serving: the platform's own tables.
+        training, serving, kafka: the platform's own tables.
         source: the file it was read from, for messages.
+        others: the checked tables of other installed parts that the file has.
     """
 
     names: Mapping[Role, str]
     settings: Mapping[Role, BaseModel]
     training: TrainingConfig
     serving: ServingConfig
+    kafka: KafkaConfig = field(default_factory=KafkaConfig)
     source: str = "defaults"
     plugins: Plugins = field(default_factory=load_plugins, repr=False, compare=False)
+    others: Mapping[str, BaseModel] = field(default_factory=dict)
+
+    def section(self, name: str, kind: type[M]) -> M:
+        """The table of an installed part, all defaults where the file does not have it."""
+        found = self.others.get(name)
+        return found if isinstance(found, kind) else kind()
 
     def component(self, role: Role) -> tuple[Offer, BaseModel]:
         """The offer picked for a role, and its settings."""
@@ -146,7 +193,7 @@ class Config:
         for role in ROLES:
             tables[role] = {"name": self.names[role]}
             tables[f"{role}.{self.names[role]}"] = self.settings[role]
-        tables |= {"training": self.training, "serving": self.serving}
+        tables |= {"training": self.training, "serving": self.serving, "kafka": self.kafka}
         return write_toml(tables, documented)
 
     def tables(self) -> dict[str, Any]:
@@ -172,14 +219,26 @@ def parse_config(text: str, source: str = "configuration", plugins: Plugins | No
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: not TOML: {error}") from error
-    _refuse_unknown(tables, (*ROLES, "training", "serving"), source, "")
+    parts = _settings_of_parts()
+    _refuse_unknown(tables, (*ROLES, "training", "serving", "kafka", *parts), source, "")
     names: dict[Role, str] = {}
     settings: dict[Role, BaseModel] = {}
     for role in ROLES:
         names[role], settings[role] = _component(role, tables.get(role, {}), source, plugins)
     training = _checked(TrainingConfig, tables.get("training", {}), source, "training")
     serving = _checked(ServingConfig, tables.get("serving", {}), source, "serving")
-    return Config(names, settings, training, serving, source, plugins)
+    kafka = _checked(KafkaConfig, tables.get("kafka", {}), source, "kafka")
+    others = {
+        name: _checked(point.load(), tables[name], source, name)
+        for name, point in parts.items()
+        if name in tables
+    }
+    return Config(names, settings, training, serving, kafka, source, plugins, others)
+
+
+def _settings_of_parts() -> dict[str, EntryPoint]:
+    """Tables of installed parts; their classes are imported where a file has them."""
+    return {point.name: point for point in entry_points(group=SETTINGS_GROUP)}
 
 
 def _component(role: Role, table: Any, source: str, plugins: Plugins) -> tuple[str, BaseModel]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import struct
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import save_file
 
+from onesearch.arrays import map_arrays, write_arrays
 from onesearch.errors import ArtifactError, UsageError
-from onesearch.semantic_ids import PrefixTree
+from onesearch.live_tree import Candidates, Items, LiveTree
 from onesearch.shoppers.state import item_keys
 
-_DTYPES = {"I32": np.int32, "F16": np.float16, "F32": np.float32}
+__all__ = ["ITEM_COLUMNS", "Candidates", "CatalogueIndex", "Filters", "LiveTree", "passing"]
+
 ITEM_COLUMNS = ("item_id", "title", "category", "brand", "price", "in_stock")
 
 
@@ -42,73 +43,39 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """What the beams reached for B requests.
+class Changes:
+    """What becomes of a catalogue: rows that are new or take the place of others, and items that go.
 
     Attributes:
-        items: i32[B, K], item numbers of the catalogue, best log-probability first; -1 is padding.
-        log_probs: f32[B, K], the generator's; items that share a SID share it.
+        rows: of items, each once, with :data:`ITEM_COLUMNS`.
+        sids: i32[n, L]. vectors: f16[n, D]. popularity: f32[n], positive; of the rows.
+        withdrawn: ids of items that go.
+        told: all that is known of those rows whose text is new (item_id, and columns of the store's items).
     """
 
-    items: np.ndarray
-    log_probs: np.ndarray
-
-
-@dataclass(frozen=True)
-class LiveTree:
-    """One generation of the tree with its live arrays: what a search walks.
-
-    Attributes:
-        tree: the legal SIDs.
-        log_mass: L arrays f32[n_{ℓ+1}], log of the popularity below each node; -inf where nothing is live.
-        vectors: L arrays f16[n_{ℓ+1}, D], mean e° of the items below each node: what guides the beams.
-        generation: number of the catalogue generation; answers carry it.
-        item_alive: bool[N] narrowed by filters, None when every item is alive.
-    """
-
-    tree: PrefixTree
-    log_mass: tuple[np.ndarray, ...]
-    vectors: tuple[np.ndarray, ...]
-    generation: int = 0
-    item_alive: np.ndarray | None = None
-
-    def narrowed(self, item_alive: np.ndarray, item_mass: np.ndarray) -> LiveTree:
-        """The same tree with only the items of the mask bool[N] alive; dead branches get log-mass -inf."""
-        mass = np.where(item_alive, item_mass, 0.0)
-        return replace(self, log_mass=_log_mass(self.tree, mass), item_alive=item_alive)
-
-    def expand(self, leaves: np.ndarray, log_probs: np.ndarray, limit: int | None = None) -> Candidates:
-        """Leaves i32[B, K] → their live items, a SID's most popular first; at most ``limit`` a request."""
-        first, items = self.tree.leaf_first_item, self.tree.leaf_items
-        rows: list[tuple[np.ndarray, np.ndarray]] = []
-        for row, scores in zip(leaves, log_probs, strict=True):
-            found = row >= 0
-            starts, ends = first[row[found]], first[row[found] + 1]
-            counts = ends - starts
-            at = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-            numbers, probs = items[at], np.repeat(scores[found], counts)
-            if self.item_alive is not None:
-                alive = self.item_alive[numbers]
-                numbers, probs = numbers[alive], probs[alive]
-            rows.append((numbers[:limit], probs[:limit]))
-        width = max([1, *(len(numbers) for numbers, _ in rows)])
-        out = np.full((len(rows), width), -1, dtype=np.int32)
-        scores_out = np.full((len(rows), width), -np.inf, dtype=np.float32)
-        for at_row, (numbers, probs) in enumerate(rows):
-            out[at_row, : len(numbers)] = numbers
-            scores_out[at_row, : len(probs)] = probs
-        return Candidates(out, scores_out)
+    rows: pl.DataFrame
+    sids: np.ndarray
+    vectors: np.ndarray
+    popularity: np.ndarray
+    withdrawn: Sequence[str] = ()
+    told: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True)
 class CatalogueIndex:
     """A catalogue's items with their SIDs and vectors. The tree is built when it is first asked for.
 
+    Item numbers hold as long as the release: new items come last, and one that is withdrawn keeps its row
+    and its number, dead, in case it comes back.
+
     Attributes:
         items: one row an item, in item-number order, with :data:`ITEM_COLUMNS`.
         sids: i32[N, L]. vectors: f16[N, D], e° of each item. popularity: f32[N], positive.
         levels: codebook size of each SID level.
         generation: number of this catalogue generation.
+        alive: bool[N], false for items that were withdrawn; None: every item is alive.
+        newcomers: of the items whose text is not what the release knows: ``number`` and all that was told of
+            them (columns of the store's items); None: there are none.
     """
 
     items: pl.DataFrame
@@ -117,6 +84,8 @@ class CatalogueIndex:
     popularity: np.ndarray
     levels: tuple[int, ...]
     generation: int = 0
+    alive: np.ndarray | None = None
+    newcomers: pl.DataFrame | None = None
 
     @classmethod
     def build(
@@ -127,6 +96,7 @@ class CatalogueIndex:
         popularity: np.ndarray,
         levels: tuple[int, ...],
         generation: int = 0,
+        alive: np.ndarray | None = None,
     ) -> CatalogueIndex:
         """From SIDs, vectors and popularity, all in the order of ``items``."""
         return cls(
@@ -136,57 +106,151 @@ class CatalogueIndex:
             np.asarray(popularity, dtype=np.float32),
             tuple(levels),
             generation,
+            None if alive is None else np.asarray(alive, dtype=np.bool_),
         )
 
     @cached_property
     def live(self) -> LiveTree:
-        """The tree over all items, with its live arrays."""
-        tree = PrefixTree.build(self.sids, self.levels, self.popularity)
-        masses, vectors = _log_mass(tree, self.popularity), _node_vectors(tree, self.vectors)
-        return LiveTree(tree, masses, vectors, self.generation)
+        """The tree over all live items, with its live arrays."""
+        return LiveTree.build(self._arrays, self.levels, self.generation)
 
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {item_id: number for number, item_id in enumerate(self.items["item_id"].to_list())}
+    @property
+    def _arrays(self) -> Items:
+        return Items(self.sids, self.vectors, self.popularity, self.alive)
 
     def __len__(self) -> int:
+        """Number of item numbers, those of withdrawn items among them."""
         return len(self.items)
+
+    @property
+    def live_count(self) -> int:
+        """Number of items that are alive."""
+        return len(self) if self.alive is None else int(self.alive.sum())
 
     def number(self, item_id: str) -> int | None:
         """Item number of an id, None when the catalogue has no such item."""
-        return self._numbers.get(item_id)
+        found = int(self.numbers_of(item_keys([item_id]))[0])
+        return found if found >= 0 and self.items["item_id"][found] == item_id else None
 
     @cached_property
-    def _keys(self) -> tuple[np.ndarray, np.ndarray]:
+    def keys(self) -> tuple[np.ndarray, np.ndarray]:
+        """Keys u64[N] of all items, withdrawn ones too, rising, and the numbers i32[N] they are of."""
         keys = item_keys(self.items["item_id"].to_list())
-        order = np.argsort(keys)
+        order = np.argsort(keys, kind="stable")
         return keys[order], order.astype(np.int32)
 
-    def numbers_of(self, keys: np.ndarray) -> np.ndarray:
-        """Item numbers i32[n] of item keys u64[n]; -1 where the catalogue has no such item (any more)."""
-        known, order = self._keys
+    def numbers_of(self, keys: np.ndarray, withdrawn: bool = False) -> np.ndarray:
+        """Item numbers i32[n] of item keys u64[n]; -1 where the catalogue has no such item (any more).
+
+        With ``withdrawn``, items that were withdrawn are found too.
+        """
+        known, order = self.keys
         if not len(known):
             return np.full(len(keys), -1, np.int32)
         at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        return np.where(known[at] == keys, order[at], np.int32(-1))
+        found = np.where(known[at] == keys, order[at], np.int32(-1))
+        if self.alive is not None and not withdrawn:
+            found[~self.alive[found]] = -1  # what was not found stays so, whatever the last item is
+        return found
 
     def tree_for(self, filters: Filters) -> LiveTree:
         """The live tree narrowed to what the filters let through."""
         return self.live.narrowed(self.passing(filters), self.popularity) if filters else self.live
 
     def passing(self, filters: Filters) -> np.ndarray:
-        """bool[N]: which items pass the filters."""
-        return passing(self.items, filters)
+        """bool[N]: which live items pass the filters."""
+        passed = passing(self.items, filters)
+        return passed if self.alive is None else passed & self.alive
+
+    def following(self, changes: Changes, generation: int) -> CatalogueIndex:
+        """The next generation. Arrays that nothing changes in are shared with this one.
+
+        Raises UsageError where an item's id has the key of another item, or an item is named twice.
+        """
+        ids = changes.rows["item_id"].to_list()
+        known = self._known([*ids, *changes.withdrawn])
+        put, going = known[: len(ids)], known[len(ids) :]
+        going = going[going >= 0]
+        new = np.flatnonzero(put < 0)
+        put[new] = len(self) + np.arange(len(new), dtype=np.int32)
+        total = len(self) + len(new)
+
+        was_alive = np.zeros(total, bool)
+        was_alive[: len(self)] = True if self.alive is None else self.alive
+        alive = was_alive.copy()
+        alive[put], alive[going] = True, False
+        sids = _with_rows(self.sids, put, changes.sids, total)
+        vectors = _with_rows(self.vectors, put, changes.vectors, total)
+        popularity = _with_rows(self.popularity, put, changes.popularity, total)
+
+        old = put[put < len(self)]
+        moved = was_alive != alive
+        for before, after in ((self.sids, sids), (self.vectors, vectors)):
+            if before is not after:
+                moved[old] |= (before[old] != after[old]).any(axis=1)
+        weighed = np.zeros(total, bool)
+        weighed[old] = (self.popularity[old] != popularity[old]) & alive[old] & ~moved[old]
+        numbers = np.flatnonzero(moved)
+        before = numbers[was_alive[numbers]]
+        roots = np.unique(np.concatenate([self.sids[before, 0], sids[numbers[alive[numbers]], 0]]))
+        following = CatalogueIndex(
+            _with_items(self.items, put, changes.rows.select(ITEM_COLUMNS), len(new)),
+            sids,
+            vectors,
+            popularity,
+            self.levels,
+            generation,
+            self._same_alive(alive),
+            self._newcomers(changes.told, dict(zip(ids, put.tolist(), strict=True))),
+        )
+        arrays = following._arrays
+        live = self.live.following(arrays, numbers, roots, np.flatnonzero(weighed), generation)
+        # Both are ready: what the cached properties would make from scratch.
+        following.__dict__["live"] = live
+        following.__dict__["keys"] = self._keys_with([ids[row] for row in new.tolist()])
+        return following
+
+    def _known(self, ids: Sequence[str]) -> np.ndarray:
+        """Numbers i32[n] of items, withdrawn ones too; -1 for new ones."""
+        if len(set(ids)) < len(ids):
+            raise UsageError("catalogue changes: an item is named twice")
+        found = self.numbers_of(item_keys(list(ids)), withdrawn=True)
+        own = self.items["item_id"][np.maximum(found, 0)].to_list() if len(self) else []
+        for item_id, number, theirs in zip(ids, found.tolist(), own, strict=False):
+            if number >= 0 and theirs != item_id:
+                raise UsageError(f"item {item_id[:80]!r} has the key of item {theirs[:80]!r}: rename one")
+        return found
+
+    def _same_alive(self, alive: np.ndarray) -> np.ndarray | None:
+        if self.alive is not None and np.array_equal(alive, self.alive):
+            return self.alive
+        return None if alive.all() else alive
+
+    def _keys_with(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        if not ids:
+            return self.keys
+        known, order = self.keys
+        keys = item_keys(list(ids))
+        rising = np.argsort(keys, kind="stable")
+        at = np.searchsorted(known, keys[rising])
+        numbers = (len(known) + rising).astype(np.int32)
+        return np.insert(known, at, keys[rising]), np.insert(order, at, numbers)
+
+    def _newcomers(self, told: pl.DataFrame | None, numbers: dict[str, int]) -> pl.DataFrame | None:
+        if told is None or not len(told):
+            return self.newcomers
+        own = [numbers[item_id] for item_id in told["item_id"].to_list()]
+        rows = told.with_columns(number=pl.Series(own, dtype=pl.Int32))
+        if self.newcomers is None:
+            return rows
+        return pl.concat([self.newcomers.filter(~pl.col("number").is_in(own)), rows], how="diagonal")
 
     def save(self, folder: Path) -> None:
         """Write ``items.parquet``, ``arrays.safetensors`` and ``index.json``."""
         folder.mkdir(parents=True, exist_ok=True)
         self.items.write_parquet(folder / "items.parquet")
         arrays = {"sids": self.sids, "vectors": self.vectors, "popularity": self.popularity}
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-            folder / "arrays.safetensors",
-        )
+        write_arrays(folder / "arrays.safetensors", arrays)
         about = {"levels": list(self.levels), "generation": self.generation}
         (folder / "index.json").write_text(json.dumps(about), encoding="utf-8")
 
@@ -198,7 +262,7 @@ class CatalogueIndex:
         """
         try:
             about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            arrays = _map_arrays(folder / "arrays.safetensors")
+            arrays = map_arrays(folder / "arrays.safetensors")
             items = pl.read_parquet(folder / "items.parquet")
             return cls.build(
                 items,
@@ -235,42 +299,19 @@ def passing(items: pl.DataFrame, filters: Filters) -> np.ndarray:
     return np.broadcast_to(passed.to_numpy(), (len(items),)).copy()
 
 
-def _map_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file, mapped into memory; the library itself would copy them."""
-    with path.open("rb") as file:
-        size = path.stat().st_size
-        length = struct.unpack("<Q", file.read(8))[0] if size >= 8 else size + 1
-        if length > size:
-            raise ValueError(f"{path.name} is cut short")
-        header = json.loads(file.read(length))
-    arrays = {}
-    for name, about in header.items():
-        if name != "__metadata__":
-            start, end = about["data_offsets"]
-            if 8 + length + end > size:
-                raise ValueError(f"{path.name} is cut short")
-            # A mapping cannot be empty.
-            raw = np.memmap(path, np.uint8, "r", 8 + length + start, end - start) if end > start else b""
-            arrays[name] = np.frombuffer(raw, _DTYPES[about["dtype"]]).reshape(about["shape"])
-    return arrays
+def _with_rows(array: np.ndarray, numbers: np.ndarray, rows: np.ndarray, total: int) -> np.ndarray:
+    """The array with rows put in place, ``total`` long; itself where they are there already."""
+    rows = np.asarray(rows, array.dtype)
+    if total == len(array) and np.array_equal(array[numbers], rows):
+        return array
+    made = np.empty((total, *array.shape[1:]), array.dtype)
+    made[: len(array)] = array
+    made[numbers] = rows
+    return made
 
 
-def _log_mass(tree: PrefixTree, item_mass: np.ndarray) -> tuple[np.ndarray, ...]:
-    if not tree.leaf_count:
-        return tuple(np.zeros(0, np.float32) for _ in tree.levels)
-    leaf_mass = np.add.reduceat(item_mass[tree.leaf_items].astype(np.float64), tree.leaf_first_item[:-1])
-    with np.errstate(divide="ignore"):
-        return tuple(np.log(mass).astype(np.float32) for mass in tree.node_sums(leaf_mass))
-
-
-def _node_vectors(tree: PrefixTree, vectors: np.ndarray) -> tuple[np.ndarray, ...]:
-    if not tree.leaf_count:
-        return tuple(np.zeros((0, vectors.shape[1]), np.float16) for _ in tree.levels)
-    counts = np.diff(tree.leaf_first_item).astype(np.float32)
-    leaf_sums = np.add.reduceat(
-        vectors[tree.leaf_items].astype(np.float32), tree.leaf_first_item[:-1], axis=0
-    )
-    sums, numbers = tree.node_sums(leaf_sums), tree.node_sums(counts)
-    return tuple(
-        (total / number[:, None]).astype(np.float16) for total, number in zip(sums, numbers, strict=True)
-    )
+def _with_items(items: pl.DataFrame, numbers: np.ndarray, rows: pl.DataFrame, new: int) -> pl.DataFrame:
+    """The rows with some put in place; the last ``new`` numbers are new."""
+    source = np.arange(len(items) + new)
+    source[numbers] = len(items) + np.arange(len(rows))
+    return pl.concat([items, rows.cast(items.schema)])[source] if len(rows) else items

@@ -38,6 +38,15 @@ def parse_sid(text: str) -> tuple[int, ...]:
     return tuple(codes)
 
 
+def sid_keys(sids: np.ndarray, levels: Sequence[int]) -> np.ndarray:
+    """SIDs i32[N, L] as one number each that sorts as they do: i64, or object where 64 bits are too few."""
+    wide = float(np.prod([float(size) for size in levels])) >= 2.0**62
+    keys = np.zeros(len(sids), dtype=object if wide else np.int64)
+    for level, size in enumerate(levels):
+        keys = keys * size + sids[:, level].astype(keys.dtype)
+    return keys
+
+
 @dataclass(frozen=True)
 class PrefixTree:
     """The legal SIDs as CSR arrays, numbered breadth first.
@@ -83,7 +92,12 @@ class PrefixTree:
             np.zeros(count, dtype=np.float32) if popularity is None else np.asarray(popularity, np.float32)
         )
         order = np.lexsort((numbers, -weight, *(sids[:, level] for level in range(depth - 1, -1, -1))))
-        ranked = sids[order]
+        return cls.of_sorted(sids[order], levels, numbers[order])
+
+    @classmethod
+    def of_sorted(cls, ranked: np.ndarray, levels: Sequence[int], items: np.ndarray) -> PrefixTree:
+        """From legal SIDs i32[N, L] that are in order already, and the item numbers i32[N] that have them."""
+        count, depth = ranked.shape
         first_child: list[np.ndarray] = []
         code: list[np.ndarray] = []
         new = np.zeros(count, dtype=bool)
@@ -98,7 +112,7 @@ class PrefixTree:
             code.append(ranked[starts, level].astype(np.int32))
             parent_starts = starts
         leaf_first_item = np.append(parent_starts, count).astype(np.int32)
-        return cls(tuple(levels), tuple(first_child), tuple(code), leaf_first_item, numbers[order])
+        return cls(tuple(levels), tuple(first_child), tuple(code), leaf_first_item, items)
 
     @property
     def depth(self) -> int:
@@ -146,18 +160,10 @@ class PrefixTree:
         """Leaf number of each SID i32[B, L], -1 for an illegal one; i32[B]."""
         if not self.leaf_count:
             return np.full(len(sids), -1, dtype=np.int32)
-        own = self._keys(self.leaf_sids())
-        wanted = self._keys(np.asarray(sids, dtype=np.int32))
+        own = sid_keys(self.leaf_sids(), self.levels)
+        wanted = sid_keys(np.asarray(sids, dtype=np.int32), self.levels)
         at = np.minimum(np.searchsorted(own, wanted), len(own) - 1)
         return np.where(own[at] == wanted, at, -1).astype(np.int32)
-
-    def _keys(self, sids: np.ndarray) -> np.ndarray:
-        """SIDs as one sortable integer each (object dtype where 64 bits are too few)."""
-        wide = float(np.prod([float(size) for size in self.levels])) >= 2.0**62
-        keys = np.zeros(len(sids), dtype=object if wide else np.int64)
-        for level, size in enumerate(self.levels):
-            keys = keys * size + sids[:, level]
-        return keys
 
     def node_sums(self, leaf_values: np.ndarray) -> tuple[np.ndarray, ...]:
         """Sums over the leaves below each node: leaf_values [n_L, …] → L arrays [n_{ℓ+1}, …]."""

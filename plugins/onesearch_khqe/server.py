@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
+import polars as pl
 from onesearch.compiling.runtime import Runtime
 from onesearch.contracts.offers import ServingContext
 from onesearch.contracts.tokenizer import Keyword, TextRole, TokenizerServer
@@ -20,6 +21,8 @@ from onesearch_khqe.codebooks import Codebooks
 from onesearch_khqe.config import KhqeConfig
 from onesearch_khqe.extractors import make_extractor
 from onesearch_khqe.fusion import fuse, normalised
+from onesearch_khqe.items import item_texts, structured_keywords
+from onesearch_khqe.newcomers import free_sids
 from onesearch_khqe.ngrams import NgramHasher
 from onesearch_khqe.pool import KeywordPool
 from onesearch_khqe.selection import KeywordSelection
@@ -72,6 +75,29 @@ class KhqeServer(TokenizerServer):
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise UsageError(f"vectors of shape {vectors.shape} do not fit dimension {self.dim}")
         return self.codebooks.encode(vectors)
+
+    def embed_items(self, items: pl.DataFrame) -> np.ndarray:
+        """e° f32[N, D] of catalogue rows, of all that the learner reads of them."""
+        texts = item_texts(items, self.config.detail_words)
+        if not texts:
+            return np.zeros((0, self.dim), np.float32)
+        vectors = self._encoder.embed(texts, "item")
+        if not self._fusion:
+            return vectors
+        found = structured_keywords(items)
+        entries = [self._selection.entries(text for text, _ in keywords) for keywords in found]
+        bare = [row for row, keywords in enumerate(found) if not keywords]
+        matched = self._selection.of_keywords(self.keywords([texts[row] for row in bare]))
+        for row, own in zip(bare, matched, strict=True):
+            entries[row] = own
+        return fuse(vectors, self._keyword_vectors, entries, self._fusion)
+
+    def assign(self, vectors: np.ndarray, taken: np.ndarray) -> np.ndarray:
+        """SIDs i32[N, L] for new items; where the assignment is collision-aware, ones that nobody has."""
+        sids, residuals = self.codebooks.encode_with_residuals(vectors)
+        if not self.config.quantiser.collision_aware:
+            return sids
+        return free_sids(self.codebooks, sids, residuals, taken)
 
     def describe(self, sid: Sequence[int]) -> list[str]:
         """The keywords typical of the items that carry each code, one string a level; empty where there are

@@ -24,6 +24,7 @@ from onesearch.plugins import load_plugins
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "platform" / "onesearch"
+STREAMING = ROOT / "streaming"
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "__init__.py").exists())
 
 
@@ -69,11 +70,21 @@ def test_plugins_import_only_the_core(plugin: str) -> None:
     assert wrong == []
 
 
+def test_streaming_imports_only_the_core() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line} imports {module}"
+        for file in sources(STREAMING)
+        for line, module in imports(file)
+        if module.split(".")[0].startswith("onesearch_") and module.split(".")[0] != "onesearch_streaming"
+    ]
+    assert wrong == []
+
+
 def test_nothing_unpickles() -> None:
     pickling = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
     wrong = [
         f"{file.relative_to(ROOT)}:{line} imports {module}"
-        for folder in (CORE, ROOT / "plugins", ROOT / "model_repository")
+        for folder in (CORE, ROOT / "plugins", STREAMING, ROOT / "model_repository")
         for file in sources(folder)
         for line, module in imports(file)
         if module.split(".")[0] in pickling
@@ -81,7 +92,7 @@ def test_nothing_unpickles() -> None:
     assert wrong == []
     torch_load = [
         str(file.relative_to(ROOT))
-        for folder in (CORE, ROOT / "plugins")
+        for folder in (CORE, ROOT / "plugins", STREAMING)
         for file in sources(folder)
         if re.search(r"torch\.load\(|allow_pickle=True", file.read_text(encoding="utf-8"))
     ]
@@ -91,7 +102,7 @@ def test_nothing_unpickles() -> None:
 def test_text_files_name_their_encoding() -> None:
     """Triton's interpreter is isolated and takes ASCII for text unless told otherwise."""
     wrong = []
-    for folder in (CORE, ROOT / "plugins", ROOT / "model_repository"):
+    for folder in (CORE, ROOT / "plugins", STREAMING, ROOT / "model_repository"):
         for file in sources(folder):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -103,11 +114,11 @@ def test_text_files_name_their_encoding() -> None:
 
 def serving_modules() -> list[str]:
     """What the servers import: the core's serving half and the plugins' servers and entry points."""
-    core = ["contracts", "compiling", "releases", "serving"]
+    core = ["contracts", "compiling", "events", "kafka", "releases", "serving"]
     alone = ["config", "errors", "hookspecs", "index", "plugins", "progress", "semantic_ids", "vocabulary"]
     files = [file for room in core for file in sources(CORE / room)]
     files += [CORE / f"{name}.py" for name in alone]
-    files = [file for file in files if "conformance" not in file.parts]
+    files = [file for file in files if "conformance" not in file.parts and file.name != "with_confluent.py"]
     names = [".".join(file.relative_to(CORE.parent).with_suffix("").parts) for file in files]
     servers = [entry.offer.server.split(":")[0] for entry in load_plugins().registered]
     return sorted({name.removesuffix(".__init__") for name in names} | set(servers))

@@ -6,13 +6,9 @@ dictionary, of which ``rows`` is shown as a table. Its parameters become options
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -21,6 +17,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from onesearch.cli._output import RichProgress, out, print_json, table
+from onesearch.cli._points import points, summary
 from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
 
@@ -28,24 +25,20 @@ GROUP = "onesearch.benchmarks"
 _ARGUMENT = re.compile(r"^ {8}(\w+): (.*(?:\n {9,}.*)*)", re.MULTILINE)
 
 
-def _benchmarks() -> dict[str, EntryPoint]:
-    return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
-
-
 class _Benchmarks(TyperGroup):
     """Benchmarks by name; only the one that is called is imported, for they bring torch and their peers."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(_benchmarks())
+        return list(points(GROUP))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """A stand-in that knows the summary: enough for the list of benchmarks."""
-        point = _benchmarks().get(cmd_name)
-        return _mounted(cmd_name, _stand_in(_summary(point))) if point else None
+        point = points(GROUP).get(cmd_name)
+        return _mounted(cmd_name, _stand_in(summary(point))) if point else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
-        return name, _mounted(name, as_command(_benchmarks()[name].load())) if name else None, rest
+        return name, _mounted(name, as_command(points(GROUP)[name].load())) if name else None, rest
 
 
 def _mounted(name: str, run: Callable[..., None]) -> Any:
@@ -62,18 +55,6 @@ def _stand_in(summary: str) -> Callable[[], None]:
 
     stand_in.__doc__ = summary
     return stand_in
-
-
-def _summary(point: EntryPoint) -> str:
-    """First line of the docstring of a function, read without importing its module."""
-    try:
-        spec = find_spec(point.module)
-        source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
-    except (ImportError, OSError):
-        return f"(cannot be found: {point.value})"
-    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
-    texts = [ast.get_docstring(node) or "" for node in functions if node.name == point.attr]
-    return texts[0].partition("\n\n")[0] if texts else ""
 
 
 app = typer.Typer(

@@ -127,9 +127,14 @@ def _streaming() -> Iterator[Finding]:
     java = _said(["java", "-version"])
     advice = "" if java else "only to run Kafka here: install a JRE, 17 or newer"
     yield Finding("Java", "ok" if java else "absent", java.splitlines()[0] if java else "none", advice)
+    maven = shutil.which("mvn") or ""
+    advice = "" if maven else "only to fetch Kafka for 'onesearch broker start': install maven"
+    yield Finding("Maven", "ok" if maven else "absent", maven or "none", advice)
     broker = os.environ.get("ONESEARCH_KAFKA", "127.0.0.1:9092")
     up = _listens(broker)
-    advice = "" if up else "none needed to train and serve; ONESEARCH_KAFKA names another"
+    advice = (
+        "" if up else "none needed to train and serve; onesearch broker start; ONESEARCH_KAFKA names another"
+    )
     yield Finding(
         "Kafka", "ok" if up else "absent", f"{broker} {'answers' if up else 'does not answer'}", advice
     )

@@ -1,4 +1,8 @@
-"""The command ``onesearch``. Each of its commands is imported when it is called."""
+"""The command ``onesearch``. Each of its commands is imported when it is called.
+
+Installed parts that the core does not know add commands by entry points of the group ``onesearch.commands``:
+a name, and a function or a typer app.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from onesearch.cli._output import err
+from onesearch.cli._points import points, summary
 from onesearch.errors import OneSearchError
 
 
@@ -36,6 +41,8 @@ COMMANDS = {
     "search": Command("search", "search", "Search through a running gateway."),
     "release": Command("release", "app", "List, show, verify, promote and roll back releases."),
     "state": Command("state", "app", "Build, show and add to what is known of shoppers."),
+    "broker": Command("broker", "app", "Run Apache Kafka on this machine."),
+    "catalogue": Command("catalogue", "app", "Change the catalogue that is being served."),
     "config": Command("config", "config", "Print the effective configuration with what each key means."),
     "plugins": Command("plugins", "app", "List what is registered, and check it."),
     "doctor": Command("doctor", "doctor", "See what this machine has, and what to install."),
@@ -43,10 +50,14 @@ COMMANDS = {
     "demo": Command("demo", "demo", "From nothing to a search engine, in minutes."),
 }
 
+GROUP = "onesearch.commands"
+
 # Which extra brings a module that the base installation does not have.
 _EXTRA_OF = {
     **dict.fromkeys(("bm25s", "lightgbm", "matplotlib", "onnx", "pyarrow", "scipy", "torch"), "train"),
     "sentence_transformers": "train",
+    "deltalake": "streaming",
+    "confluent_kafka": "confluent",
 }
 
 
@@ -57,7 +68,7 @@ class _LazyGroup(TyperGroup):
         super().__init__(**settings)
         self.commands = {
             name: _mounted(name, _stand_in(command.summary)) for name, command in COMMANDS.items()
-        }
+        } | {name: _mounted(name, _stand_in(summary(point))) for name, point in points(GROUP).items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
@@ -74,6 +85,8 @@ def _stand_in(summary: str) -> Callable[[], None]:
 
 def load_command(name: str) -> Any:
     """Import one command. Raises OneSearchError where a part that it needs is not installed."""
+    if name not in COMMANDS:
+        return _mounted(name, points(GROUP)[name].load())
     command = COMMANDS[name]
     return _mounted(
         name, getattr(importlib.import_module(f"onesearch.cli.{command.module}"), command.attribute)

@@ -1,4 +1,4 @@
-"""``onesearch release``: list, show, verify, promote and roll back releases."""
+"""``onesearch release``: releases listed, verified, promoted, rolled back, compared, pruned."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from rich.text import Text
 
 from onesearch.cli._output import out, print_json, table
 from onesearch.contracts.offers import ROLES
+from onesearch.errors import UsageError
 from onesearch.releases.manifest import Manifest
+from onesearch.releases.pruning import pin as pin_release
+from onesearch.releases.pruning import prune as prune_releases
 from onesearch.releases.registry import Registry, find_release
 from onesearch.releases.release import Release
+from onesearch.serving.client import await_release
 
-app = typer.Typer(no_args_is_help=True, help="List, show, verify, promote and roll back releases.")
+app = typer.Typer(no_args_is_help=True, help="List, verify, promote, roll back, compare and prune releases.")
 
 Releases = Annotated[Path, typer.Option("--releases", help="Folder of releases.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
@@ -23,14 +27,21 @@ RELEASES = Path("releases")
 
 @app.command("list")
 def list_releases(releases: Releases = RELEASES, as_json: Json = False) -> None:
-    """List all releases, the newest first; * marks the champion."""
+    """List all releases, the newest first; * marks the champion, ? the challenger."""
     entries = Registry(releases).listing()
     if as_json:
         print_json(
             {
                 "champion": next((entry.name for entry in entries if entry.champion), None),
+                "challenger": next((entry.name for entry in entries if entry.challenger), None),
                 "releases": [
-                    {"name": entry.name, "champion": entry.champion, "problem": entry.problem or None}
+                    {
+                        "name": entry.name,
+                        "champion": entry.champion,
+                        "challenger": entry.challenger,
+                        "served": entry.served,
+                        "problem": entry.problem or None,
+                    }
                     | (_about(entry.manifest) if entry.manifest else {})
                     for entry in entries
                 ],
@@ -39,7 +50,7 @@ def list_releases(releases: Releases = RELEASES, as_json: Json = False) -> None:
         return
     rows: list[list[object]] = []
     for entry in entries:
-        mark = Text("*", style="bold green") if entry.champion else ""
+        mark = Text("*" if entry.champion else "?" if entry.challenger else "", style="bold green")
         if entry.manifest is None:
             rows.append([mark, entry.name, None, None, None, Text(entry.problem, style="red")])
             continue
@@ -103,19 +114,97 @@ def verify(release: str, releases: Releases = RELEASES, as_json: Json = False) -
 
 
 @app.command()
-def promote(name: str, releases: Releases = RELEASES, as_json: Json = False) -> None:
+def promote(
+    name: str,
+    releases: Releases = RELEASES,
+    wait: Annotated[
+        list[str] | None,
+        typer.Option(help="HOST:PORT of a gateway: return once it answers with the release; repeatable."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the gateways.", min=0)] = 120.0,
+    as_json: Json = False,
+) -> None:
     """Make a release the champion, after verifying it."""
     registry = Registry(releases)
     registry.promote(name)
+    await_release(wait or (), name, timeout)
     _tell(registry, as_json)
 
 
 @app.command()
-def rollback(releases: Releases = RELEASES, as_json: Json = False) -> None:
+def rollback(
+    releases: Releases = RELEASES,
+    wait: Annotated[
+        list[str] | None,
+        typer.Option(help="HOST:PORT of a gateway: return once it answers with the release; repeatable."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the gateways.", min=0)] = 120.0,
+    as_json: Json = False,
+) -> None:
     """Make the previous champion the champion again, after verifying it."""
     registry = Registry(releases)
-    registry.rollback()
+    await_release(wait or (), registry.rollback().name, timeout)
     _tell(registry, as_json)
+
+
+@app.command()
+def challenge(
+    name: Annotated[str | None, typer.Argument(help="The challenger.", show_default=False)] = None,
+    share: Annotated[float, typer.Option(help="Its share of the shoppers, between 0 and 1.")] = 0.05,
+    end: Annotated[bool, typer.Option("--end", help="Send everybody to the champion again.")] = False,
+    releases: Releases = RELEASES,
+    as_json: Json = False,
+) -> None:
+    """Let a release answer a share of the shoppers, always the same ones, beside the champion."""
+    registry = Registry(releases)
+    if (name is None) != end:
+        raise UsageError("name a challenger, or give --end")
+    if name is None:
+        ended = registry.end_challenge()
+        if as_json:
+            print_json({"challenger": None, "ended": ended})
+        else:
+            out.print(f"{ended} answers nobody any more" if ended else "there was no challenger")
+        return
+    challenger = registry.challenge(name, share)
+    if as_json:
+        print_json(
+            {"challenger": challenger.name, "share": challenger.share, "since": challenger.since.isoformat()}
+        )
+    else:
+        out.print(f"{challenger.name} answers {challenger.share:.1%} of the shoppers")
+
+
+@app.command()
+def pin(
+    name: str,
+    off: Annotated[bool, typer.Option("--off", help="Let it be pruned again.")] = False,
+    releases: Releases = RELEASES,
+    as_json: Json = False,
+) -> None:
+    """Keep a release whatever is pruned."""
+    names = pin_release(Registry(releases), name, not off)
+    if as_json:
+        print_json({"pinned": names})
+    else:
+        out.print(f"pinned: {', '.join(names) or 'none'}")
+
+
+@app.command()
+def prune(
+    keep: Annotated[int, typer.Option(help="So many of the newest others are kept.", min=0)] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    releases: Releases = RELEASES,
+    as_json: Json = False,
+) -> None:
+    """Remove old releases: never champion, previous champion, challenger, pinned ones, or what serves."""
+    done = prune_releases(Registry(releases), keep, dry_run)
+    if as_json:
+        print_json({"removed": done.removed, "kept": done.kept, "freed": done.freed, "dry_run": dry_run})
+        return
+    verb = "would be removed" if dry_run else "removed"
+    rows = [[name, verb] for name in done.removed] + [[name, why] for name, why in done.kept.items()]
+    out.print(table(f"{done.freed / 1e6:,.1f} MB freed", ("release", ""), rows))
 
 
 def _tell(registry: Registry, as_json: bool) -> None:

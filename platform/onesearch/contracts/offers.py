@@ -129,3 +129,11 @@ class Server(ABC):
 
         Raises ArtifactError naming the file that does not fit.
         """
+
+    def renewed(self, context: ServingContext) -> Self | None:
+        """A server of another generation of the catalogue: that of ``context.index``.
+
+        Both are called from then on, by the generation that a request names. None: there is no quicker way
+        than :meth:`open`. See :class:`onesearch.index.CatalogueIndex` for what a generation keeps.
+        """
+        return None

@@ -80,6 +80,21 @@ class TokenizerServer(Server):
     def quantise(self, vectors: np.ndarray) -> np.ndarray:
         """SIDs i32[B, L] of embeddings f32[B, D], nearest code level by level."""
 
+    def embed_items(self, items: pl.DataFrame) -> np.ndarray:
+        """e° f32[N, D] of catalogue rows that were not there when the tokenizer was fitted: as the learner's
+        ``encode_items`` has them, within the bounds of :meth:`embed`.
+
+        ``items`` has the columns of the store's items. Here: of the titles alone.
+        """
+        return self.embed(items["title"].to_list(), "item")
+
+    def assign(self, vectors: np.ndarray, taken: np.ndarray) -> np.ndarray:
+        """SIDs i32[N, L] for new items by the frozen codebooks; live items have the SIDs i32[M, L].
+
+        Here: the nearest codes, whoever has them; a tokenizer may give each item one that nobody has.
+        """
+        return self.quantise(vectors)
+
     @abstractmethod
     def describe(self, sid: Sequence[int]) -> list[str]:
         """What each code of a SID means: keywords typical of the items that carry it, one string a level."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from onesearch.errors import ArtifactError
 from onesearch.releases.manifest import MANIFEST
+
+_WAIT_S = 1.0
 
 
 class Hold:
@@ -21,12 +24,18 @@ class Hold:
         path = folder / MANIFEST
         try:
             self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._handle)
-            raise ArtifactError(f"{folder}: is being removed") from None
         except OSError as error:
             raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
+        until = time.monotonic() + _WAIT_S
+        while not _locked(self._handle, fcntl.LOCK_SH):
+            # Somebody asks just now whether anybody holds it, or removes it.
+            if time.monotonic() > until:
+                self.release()
+                raise ArtifactError(f"{folder}: is being removed")
+            time.sleep(0.01)
+        if not path.exists():
+            self.release()
+            raise ArtifactError(f"{folder}: was removed just now")
 
     def release(self) -> None:
         """Let go. Safe to call twice."""
@@ -47,12 +56,18 @@ def is_held(folder: Path) -> bool:
 def _exclusive(folder: Path) -> int | None:
     """A handle with the exclusive lock, until it is closed; None while anybody holds the release."""
     handle = os.open(folder / MANIFEST, os.O_RDONLY | os.O_CLOEXEC)
+    if _locked(handle, fcntl.LOCK_EX):
+        return handle
+    os.close(handle)
+    return None
+
+
+def _locked(handle: int, kind: int) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(handle)
-        return None
-    return handle
+        return False
+    return True
 
 
 def take_away(folder: Path, target: Path) -> bool:

@@ -138,7 +138,7 @@ class Registry:
         A challenger that is promoted is the challenger no more.
         """
         release = self._usable(name)
-        with self._writing():
+        with self.writing():
             pointer = self._pointer()
             if not pointer or pointer.champion != name:
                 previous = (*pointer.previous, pointer.champion) if pointer else ()
@@ -152,7 +152,7 @@ class Registry:
         if pointer is None or not pointer.previous:
             raise UsageError(f"{self.folder}: there is no previous champion to roll back to")
         release = self._usable(pointer.previous[-1])
-        with self._writing():
+        with self.writing():
             if self._pointer() != pointer:
                 raise OneSearchError(f"{self.folder}: somebody changed the champion just now; look again")
             self._point(release.name, pointer.previous[:-1], "rollback", pointer)
@@ -171,7 +171,7 @@ class Registry:
         if not 0 < share < 1:
             raise UsageError(f"share {share:g}: the challenger's share of the shoppers is between 0 and 1")
         release = self._usable(name)
-        with self._writing():
+        with self.writing():
             champion, old = self.champion(), self.challenger()
             if champion is None:
                 raise UsageError(f"{self.folder}: there is no champion yet that could be challenged")
@@ -186,14 +186,14 @@ class Registry:
 
     def end_challenge(self) -> str | None:
         """All shoppers go to the champion again; return whom it was that challenged."""
-        with self._writing():
+        with self.writing():
             challenger = self.challenger()
             (self.folder / CHALLENGER).unlink(missing_ok=True)
         return challenger.name if challenger else None
 
     def forget_previous(self) -> None:
         """Drop former champions that are gone, so that a rollback finds the latest one that is there."""
-        with self._writing():
+        with self.writing():
             pointer = self._pointer()
             names = self.names()
             if pointer and any(name not in names for name in pointer.previous):
@@ -212,7 +212,7 @@ class Registry:
             (self.folder / CHALLENGER).unlink(missing_ok=True)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
         """One writer at a time: reading a pointer and replacing it belong together."""
         try:
             handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -133,6 +133,10 @@ class Release:
         """Open the serving half of a component."""
         return self.offer(role).server_class().open(self.path / role, context, self.settings(role))
 
+    def renewed(self, role: Role, server: Server, context: ServingContext) -> Server:
+        """The serving half of a component for the catalogue generation of ``context``."""
+        return server.renewed(context) or self.server(role, context)
+
     def learner(self, role: Role) -> Learner:
         """Load the learning half of a component, for further training."""
         return self.offer(role).learner_class().load(self.path / "learners" / role, self.settings(role))

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -24,6 +25,7 @@ from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
 from onesearch.serving.requests import Encoding, SearchAnswer, SearchRequest
 
+_LOOK_EVERY_S = 0.1
 # Every call only reads, so that trying again does no harm.
 _RETRIES = {
     "methodConfig": [
@@ -210,6 +212,28 @@ class AsyncClient:
             return await method(message, timeout=self.timeout_s if timeout_s is None else timeout_s)
         except grpc.RpcError as error:
             raise _translated(error, self.address) from error
+
+
+def await_release(gateways: Sequence[str], release: str, timeout_s: float) -> None:
+    """Wait until every gateway answers with a release.
+
+    Raises:
+        ServingError: one does not in time; the message says which, and what it says is wrong.
+    """
+    until = time.monotonic() + timeout_s
+    for address in gateways:
+        with Client(address) as client:
+            while True:
+                status = client.status()
+                if status.release == release:
+                    break
+                if time.monotonic() > until:
+                    why = f": {status.problem}" if status.problem else ""
+                    raise ServingError(
+                        f"the gateway at {address} answers with {status.release}, not with {release}, after"
+                        f" {timeout_s:g} s{why}"
+                    )
+                time.sleep(_LOOK_EVERY_S)
 
 
 def _request(query: str | SearchRequest, fields: dict[str, Any]) -> SearchRequest:

@@ -107,7 +107,12 @@ def answer_to(answer: SearchAnswer) -> pb.SearchResponse:
         row = ItemRow(hit.item_id, hit.title, hit.category, hit.brand, hit.price, hit.in_stock, hit.sid)
         parts = [pb.Part(name=name, value=value) for name, value in hit.parts.items()]
         response.hits.add(
-            rank=hit.rank, item=item_to(row), score=hit.score, log_prob=hit.log_prob, parts=parts
+            rank=hit.rank,
+            item=item_to(row),
+            score=hit.score,
+            log_prob=hit.log_prob,
+            parts=parts,
+            propensity=hit.propensity,
         )
     if answer.explanation is not None:
         told = answer.explanation
@@ -138,6 +143,7 @@ def answer_from(response: pb.SearchResponse) -> SearchAnswer:
             score=hit.score,
             log_prob=hit.log_prob,
             parts={part.name: part.value for part in hit.parts},
+            propensity=hit.propensity,
         )
         for hit in response.hits
     )

@@ -23,6 +23,7 @@ from onesearch.index import passing
 from onesearch.serving import conversion
 from onesearch.serving.deployment import Deployment, Lineup
 from onesearch.serving.engine import EngineLateError, EngineUnavailableError
+from onesearch.serving.exploration import Exploration
 from onesearch.serving.lookups import Lookups, Tally
 from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
@@ -54,6 +55,7 @@ class Gateway(pb_grpc.OneSearchServicer):
         self.problem = ""  # what is wrong with a release that should answer and does not
         self.settings = settings
         self.lookups = lookups
+        self.exploration = Exploration(settings.explore, settings.explore_depth)
         self.limits = Limits(query_bytes=settings.max_query_bytes, k=settings.max_k)
         self.health = HealthServicer()
         self._started = time.monotonic()
@@ -223,7 +225,7 @@ class Gateway(pb_grpc.OneSearchServicer):
             left -= time.perf_counter() - started
             if left <= _RESERVE_MIN_S:
                 raise EngineLateError("the deadline is too near to ask the models")
-            answer = await deployment.engine.search(request, state, left - _reserve(left))
+            answer = await self._ranked(deployment, request, request_id, state, left - _reserve(left))
         except UsageError as error:
             await _refuse(context, str(error))
         except ServingError as error:
@@ -237,6 +239,20 @@ class Gateway(pb_grpc.OneSearchServicer):
         answer = replace(answer, request_id=request_id, took_ms=took)
         _log_request(request, answer, why)
         return answer
+
+    async def _ranked(
+        self,
+        deployment: Deployment,
+        request: SearchRequest,
+        request_id: str,
+        state: ShopperState,
+        left_s: float,
+    ) -> SearchAnswer:
+        """What the models answer, with some places explored where that is set."""
+        if not self.exploration.applies(request):
+            return await deployment.engine.search(request, state, left_s)
+        answer = await deployment.engine.search(self.exploration.widened(request), state, left_s)
+        return replace(answer, hits=self.exploration.draw(answer.hits, request.k, request_id))
 
     async def _state(self, user_id: str, left_s: float) -> ShopperState:
         """What is known of who asks; without an answer in time, nothing."""

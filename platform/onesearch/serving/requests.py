@@ -127,11 +127,12 @@ class Hit:
     """One item of an answer.
 
     Attributes:
-        rank: 1 is the best of the whole ranking, whatever the offset.
+        rank: the place: 1 is the best of the whole ranking, whatever the offset.
         price: None where the catalogue has none.
         score: the reward's total (without a reward the generator's log-probability).
         log_prob: the generator's log-probability of the item's SID.
         parts: the weighted parts of the score by name; they sum to it.
+        propensity: probability that this item was shown at this place; 1 but where places are explored.
     """
 
     rank: int
@@ -145,6 +146,7 @@ class Hit:
     score: float
     log_prob: float
     parts: dict[str, float]
+    propensity: float = 1.0
 
 
 @dataclass(frozen=True)

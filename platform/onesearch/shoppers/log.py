@@ -149,7 +149,12 @@ class EventLog:
         At most some 30 bytes of memory a click or order, and as much a second in which a shopper was shown
         something; reading takes a few times that.
         """
-        return _read(store)
+        return _read(store.interactions())
+
+    @classmethod
+    def of_events(cls, events: pl.LazyFrame) -> EventLog:
+        """The same of rows of the table ``interactions``, wherever they come from."""
+        return _read(events)
 
     def state_before(self, user_id: str, time_s: int) -> ShopperState:
         """What was known of a shopper just before a second since 1970: nothing of that second is seen."""
@@ -196,13 +201,12 @@ class EventLog:
         return {user_id: number for number, user_id in enumerate(self.user_ids)}
 
 
-def _read(store: Store) -> EventLog:
+def _read(interactions: pl.LazyFrame) -> EventLog:
     # Texts become numbers inside the streaming engine: only different ones are ever collected as texts.
     action = pl.col("action").cast(pl.String)
     in_search = pl.col("scene").cast(pl.String) == SCENES[0]
     events = (
-        store.interactions()
-        .select(
+        interactions.select(
             "user_id",
             "item_id",
             query=pl.when(in_search).then(pl.col("query")).fill_null(""),

@@ -112,12 +112,12 @@ def hash_of(*parts: object) -> str:
 
 
 @contextmanager
-def locked(work: Path) -> Iterator[None]:
+def locked(work: Path, doing: str = "training this release") -> Iterator[None]:
     """Hold a work folder; raises UsageError where another process holds it. A killed process lets go."""
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"{work}: another process is training this release") from None
+            raise UsageError(f"{work}: another process is {doing}") from None
         yield

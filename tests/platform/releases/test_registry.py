@@ -107,3 +107,32 @@ def test_the_pointer_is_one_readable_file(registry: Registry) -> None:
     registry.promote("one")
     assert json.loads((registry.folder / POINTER).read_text())["champion"] == "one"
     assert {path.name for path in registry.folder.iterdir()} == {"one", "two", "three", POINTER}
+
+
+def test_a_challenger_comes_grows_and_goes(registry: Registry) -> None:
+    with pytest.raises(UsageError, match="no champion yet"):
+        registry.challenge("two", 0.1)
+    registry.promote("one")
+    first = registry.challenge("two", 0.1)
+    assert registry.challenger() == first and first.share == 0.1
+    grown = registry.challenge("two", 0.3)
+    assert (grown.salt, grown.since, grown.share) == (first.salt, first.since, 0.3)
+    other = registry.challenge("three", 0.3)
+    assert other.salt != first.salt
+    assert [entry.name for entry in registry.listing() if entry.challenger] == ["three"]
+    for name, share, said in (
+        ("one", 0.1, "is the champion"),
+        ("two", 0.0, "between"),
+        ("two", 1.0, "between"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            registry.challenge(name, share)
+    assert registry.challenger() == other
+    registry.promote("two")
+    assert registry.challenger() == other  # another release's promotion is no reason
+    registry.promote("three")
+    assert registry.challenger() is None and registry.champion() == "three"
+    registry.challenge("one", 0.5)
+    assert registry.end_challenge() == "one" and registry.end_challenge() is None
+    registry.challenge("two", 0.5)
+    assert registry.rollback().name == "two" and registry.challenger() is None

@@ -76,3 +76,28 @@ def test_tables_tell_what_matters(releases: Path, capsys: pytest.CaptureFixture[
     assert status == 0 and "items 3 · sids 3" in out and "parts" in out
     status, _, err = run(capsys, "show", "onne", "--releases", releases)
     assert status == 2 and "onne" in err
+
+
+def test_a_challenger_a_pin_and_a_prune(releases: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ("--releases", releases)
+    answer(capsys, "promote", "one", *where)
+    assert answer(capsys, "challenge", "two", "--share", "0.2", *where)["share"] == 0.2
+    listed = answer(capsys, "list", *where)
+    assert listed["challenger"] == "two" and not any(entry["served"] for entry in listed["releases"])
+    assert answer(capsys, "prune", "--keep", "0", *where)["kept"] == {"one": "champion", "two": "challenger"}
+    assert answer(capsys, "challenge", "--end", *where) == {"challenger": None, "ended": "two"}
+    assert answer(capsys, "pin", "two", *where) == {"pinned": ["two"]}
+    assert answer(capsys, "prune", "--keep", "0", *where)["removed"] == []
+    assert answer(capsys, "pin", "two", "--off", *where) == {"pinned": []}
+    told = answer(capsys, "prune", "--keep", "0", "--dry-run", *where)
+    assert told["removed"] == ["two"] and (releases / "two").exists()
+    status, out, _ = run(capsys, "prune", "--keep", "0", *where)
+    assert status == 0 and "two" in out and not (releases / "two").exists()
+    for wrong in (("challenge",), ("challenge", "one", "--end"), ("challenge", "one")):
+        status, out, err = run(capsys, *wrong, *where)
+        assert (status, out) == (2, "") and "Traceback" not in err
+
+
+def test_waiting_for_a_gateway_that_is_not_there(releases: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "promote", "one", "--releases", releases, "--wait", "127.0.0.1:9")
+    assert status == 1 and "no gateway answers at 127.0.0.1:9" in err.replace("\n", " ")

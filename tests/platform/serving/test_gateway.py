@@ -345,3 +345,43 @@ async def test_the_client_tries_again_when_a_gateway_is_unavailable() -> None:
             assert found is not None and found.item_id == "i1" and shaky.calls == 3
     finally:
         await server.stop(0)
+
+
+async def test_explored_places_tell_their_propensity(pipeline: Pipeline) -> None:
+    ranking = pipeline.search(SearchRequest("red lamp", k=24)).hits
+    async with _running(pipeline, explore=0.5, explore_depth=20) as (client, _):
+        places: set[bool] = set()
+        for number in range(20):
+            message = pb.SearchRequest(query="red lamp", k=4, request_id=f"r{number}")
+            hits = (await client._stub.Search(message)).hits
+            assert [hit.rank for hit in hits] == [1, 2, 3, 4]
+            for hit, stood in zip(hits, ranking, strict=False):
+                moved = hit.item.item_id != stood.item_id
+                assert hit.propensity == pytest.approx(0.5 / 20 if moved else 0.5)
+                places.add(moved)
+            assert hits == (await client._stub.Search(message)).hits
+        assert places == {True, False}
+        plain = await client.search("red lamp", k=4, offset=4)
+        assert [hit.item_id for hit in plain.hits] == [hit.item_id for hit in ranking[4:8]]
+        assert {hit.propensity for hit in plain.hits} == {1.0}
+
+
+async def test_a_challenger_answers_whom_the_hash_draws(pipeline: Pipeline) -> None:
+    table = ItemTable.of(pipeline.context.index)
+    champion, challenger = (
+        Deployment(InProcess(pipeline), table, MostClicked(table))  # type: ignore[arg-type]
+        for _ in range(2)
+    )
+    lineup = Lineup(champion, challenger, 0.25, "salt")
+    users = [f"u{number}" for number in range(4_000)]
+    drawn = [user for user in users if lineup.pick(user, "any") is challenger]
+    assert abs(len(drawn) - 1_000) < 110  # four standard deviations
+    assert all(lineup.pick(user, "other") is challenger for user in drawn)
+    wider = Lineup(champion, challenger, 0.5, "salt")
+    assert all(wider.pick(user, "") is challenger for user in drawn)
+    other = Lineup(champion, challenger, 0.25, "another salt")
+    both = sum(other.pick(user, "") is challenger for user in drawn)
+    assert abs(both - 250) < 60  # of another comparison, drawn independently
+    anonymous = [lineup.pick("", request) is challenger for request in users]
+    assert abs(sum(anonymous) - 1_000) < 110
+    assert all(lineup.only_champion().pick(user, "") is champion for user in drawn)

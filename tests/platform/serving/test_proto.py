@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("grpc_tools")
-from onesearch.serving.proto.compile import HERE, compile_proto
+from onesearch.serving.proto.compile import PROTOS, ROOT, compile_protos
 
 
-def test_the_committed_code_is_what_the_protocol_makes(tmp_path: Path) -> None:
-    made = compile_proto(tmp_path)
-    assert [path.name for path in made] == ["onesearch_pb2.py", "onesearch_pb2.pyi", "onesearch_pb2_grpc.py"]
+def test_the_committed_code_is_what_the_protocols_make(tmp_path: Path) -> None:
+    made = compile_protos(tmp_path)
+    assert len(made) == sum(map(len, PROTOS.values()))
     for path in made:
-        assert path.read_text() == (HERE / path.name).read_text(), f"run python -m {compile_proto.__module__}"
+        committed = ROOT / path.relative_to(tmp_path)
+        assert path.read_text() == committed.read_text(), f"run python -m {compile_protos.__module__}"

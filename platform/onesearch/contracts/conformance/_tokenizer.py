@@ -61,6 +61,27 @@ class TokenizerSuite(ComponentSuite):
             self._legal("SIDs of items", sids, len(rows))
             self._unit("vectors of items", vectors, len(rows))
 
+    def check_new_items_while_serving(self) -> None:
+        """The server's ``embed_items`` and ``assign`` are the learner's ``encode_items`` for new items: the
+        same vectors within 2e-2, the same SIDs for the same vectors."""
+        rows = self.world.store.items().head(5)
+        new = rows.with_columns(item_id="new-" + rows["item_id"], title=rows["title"] + " xl")
+        taken = self._learner.encode_items(self.world.store.items())[0]
+        for row in range(len(new)):
+            one = new[row : row + 1]
+            sid, vector = self._learner.encode_items(one)
+            served = self._server.embed_items(one)
+            self._unit("embed_items", served, 1)
+            gap = float(np.abs(served - vector).max())
+            assert gap <= 2e-2, f"embed_items: {gap:.3g} away from the learner's encode_items"
+            given = self._server.assign(vector, taken)
+            self._legal("assign", given, 1)
+            assert np.array_equal(given, sid), f"assign: {given.tolist()}, the learner's is {sid.tolist()}"
+        self._legal("assign", self._server.assign(self._server.embed_items(new), taken), len(new))
+        nothing = self._server.embed_items(new.clear())
+        self._unit("embed_items", nothing, 0)
+        self._legal("assign", self._server.assign(nothing, taken), 0)
+
     def check_texts(self) -> None:
         """``embed``: unit vectors f32[B, D]; ``encode``, ``quantise``: legal SIDs i32[B, L]; of any text."""
         for texts in (TEXTS, ODD_TEXTS, ()):

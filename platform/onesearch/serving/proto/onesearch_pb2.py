@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'onesearch/serving/proto/onesearch.proto\x12\x0conesearch.v1\"\x89\x01\n\x07\x46ilters\x12\x10\n\x08\x63\x61tegory\x18\x01 \x03(\t\x12\x0e\n\x06\x62rands\x18\x02 \x03(\t\x12\x16\n\tmin_price\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tmax_price\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x10\n\x08in_stock\x18\x05 \x01(\x08\x42\x0c\n\n_min_priceB\x0c\n\n_max_price\"\x99\x02\n\rSearchRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0e\n\x01k\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06offset\x18\x04 \x01(\r\x12&\n\x07\x66ilters\x18\x05 \x01(\x0b\x32\x15.onesearch.v1.Filters\x12\x12\n\x05\x62\x65\x61ms\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x0f\n\x07\x65xplain\x18\x07 \x01(\x08\x12\"\n\x05guide\x18\x08 \x01(\x0e\x32\x13.onesearch.v1.Guide\x12\x11\n\tno_rerank\x18\t \x01(\x08\x12\x12\n\nrequest_id\x18\n \x01(\t\x12\x14\n\x07\x63\x65rtify\x18\x14 \x01(\rH\x02\x88\x01\x01\x42\x04\n\x02_kB\x08\n\x06_beamsB\n\n\x08_certify\"\xa9\x01\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x03(\t\x12\r\n\x05\x62rand\x18\x04 \x01(\t\x12\x12\n\x05price\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08in_stock\x18\x06 \x01(\x08\x12\x0b\n\x03sid\x18\x07 \x03(\x05\x12\x0f\n\x07release\x18\x08 \x01(\t\x12\x12\n\ngeneration\x18\t \x01(\x03\x42\x08\n\x06_price\"#\n\x04Part\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02\"y\n\x03Hit\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12 \n\x04item\x18\x02 \x01(\x0b\x32\x12.onesearch.v1.Item\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x10\n\x08log_prob\x18\x04 \x01(\x02\x12!\n\x05parts\x18\x05 \x03(\x0b\x32\x12.onesearch.v1.Part\"*\n\x07Keyword\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\tattribute\x18\x02 \x01(\t\"%\n\x04\x42\x65\x61m\x12\x0b\n\x03sid\x18\x01 \x03(\x05\x12\x10\n\x08log_prob\x18\x02 \x01(\x02\"(\n\x0bUserIdToken\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03sid\x18\x02 \x01(\t\"F\n\x08SeenItem\x12\r\n\x05query\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0b\n\x03sid\x18\x04 \x01(\t\"(\n\x08Interest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\xba\x01\n\x07Shopper\x12\x31\n\x0euser_id_tokens\x18\x01 \x03(\x0b\x32\x19.onesearch.v1.UserIdToken\x12&\n\x06recent\x18\x02 \x03(\x0b\x32\x16.onesearch.v1.SeenItem\x12)\n\tstand_ins\x18\x03 \x03(\x0b\x32\x16.onesearch.v1.SeenItem\x12)\n\tinterests\x18\x04 \x03(\x0b\x32\x16.onesearch.v1.Interest\"\x98\x02\n\x0b\x45xplanation\x12\'\n\x08keywords\x18\x01 \x03(\x0b\x32\x15.onesearch.v1.Keyword\x12\x11\n\tquery_sid\x18\x02 \x03(\x05\x12\x10\n\x08meanings\x18\x03 \x03(\t\x12!\n\x05\x62\x65\x61ms\x18\x04 \x03(\x0b\x32\x12.onesearch.v1.Beam\x12\r\n\x05\x66ound\x18\x05 \x01(\r\x12\x10\n\x08\x62ranches\x18\x06 \x03(\r\x12\r\n\x05\x65xact\x18\x07 \x01(\r\x12\x0f\n\x07\x64ropped\x18\x08 \x01(\x02\x12\x14\n\x07missing\x18\t \x01(\rH\x00\x88\x01\x01\x12&\n\x07shopper\x18\n \x01(\x0b\x32\x15.onesearch.v1.Shopper\x12\r\n\x05width\x18\x14 \x01(\rB\n\n\x08_missing\"\xbd\x01\n\x0eSearchResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1f\n\x04hits\x18\x02 \x03(\x0b\x32\x11.onesearch.v1.Hit\x12\x0f\n\x07release\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12\x10\n\x08\x64\x65graded\x18\x05 \x01(\x08\x12.\n\x0b\x65xplanation\x18\x06 \x01(\x0b\x32\x19.onesearch.v1.Explanation\x12\x0f\n\x07took_ms\x18\x07 \x01(\x02\"C\n\x12\x42\x61tchSearchRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.onesearch.v1.SearchRequest\"F\n\x13\x42\x61tchSearchResponse\x12/\n\tresponses\x18\x01 \x03(\x0b\x32\x1c.onesearch.v1.SearchResponse\"!\n\x0eGetItemRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\"/\n\rEncodeRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x0f\n\x07vectors\x18\x02 \x01(\x08\"p\n\x08\x45ncoding\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\'\n\x08keywords\x18\x02 \x03(\x0b\x32\x15.onesearch.v1.Keyword\x12\x0b\n\x03sid\x18\x03 \x03(\x05\x12\x10\n\x08meanings\x18\x04 \x03(\t\x12\x0e\n\x06vector\x18\x05 \x03(\x02\"L\n\x0e\x45ncodeResponse\x12)\n\tencodings\x18\x01 \x03(\x0b\x32\x16.onesearch.v1.Encoding\x12\x0f\n\x07release\x18\x02 \x01(\t\"\x0f\n\rStatusRequest\"\xf3\x02\n\x0eStatusResponse\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\r\n\x05items\x18\x03 \x01(\r\x12\x14\n\x0cmodels_ready\x18\x04 \x01(\x08\x12\x11\n\tin_flight\x18\x05 \x01(\r\x12\x10\n\x08\x61nswered\x18\x06 \x01(\x04\x12\x10\n\x08\x64\x65graded\x18\x07 \x01(\x04\x12\x0f\n\x07refused\x18\x08 \x01(\x04\x12\x10\n\x08uptime_s\x18\t \x01(\x01\x12\x15\n\rdefault_beams\x18\n \x01(\r\x12\r\n\x05max_k\x18\x0b \x01(\r\x12\x14\n\x0cstates_asked\x18\x0c \x01(\x04\x12\x14\n\x0cstates_known\x18\r \x01(\x04\x12\x15\n\rstates_failed\x18\x0e \x01(\x04\x12\x15\n\rstates_took_s\x18\x0f \x01(\x01\x12\x12\n\nchallenger\x18\x14 \x01(\t\x12\x18\n\x10\x63hallenger_share\x18\x15 \x01(\x01\x12\x0f\n\x07problem\x18\x16 \x01(\t*2\n\x05Guide\x12\n\n\x06GUIDED\x10\x00\x12\r\n\tGENERATOR\x10\x01\x12\x0e\n\nPRIOR_ONLY\x10\x02\x32\xeb\x02\n\tOneSearch\x12\x43\n\x06Search\x12\x1b.onesearch.v1.SearchRequest\x1a\x1c.onesearch.v1.SearchResponse\x12R\n\x0b\x42\x61tchSearch\x12 .onesearch.v1.BatchSearchRequest\x1a!.onesearch.v1.BatchSearchResponse\x12;\n\x07GetItem\x12\x1c.onesearch.v1.GetItemRequest\x1a\x12.onesearch.v1.Item\x12\x43\n\x06\x45ncode\x12\x1b.onesearch.v1.EncodeRequest\x1a\x1c.onesearch.v1.EncodeResponse\x12\x43\n\x06Status\x12\x1b.onesearch.v1.StatusRequest\x1a\x1c.onesearch.v1.StatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'onesearch/serving/proto/onesearch.proto\x12\x0conesearch.v1\"\x89\x01\n\x07\x46ilters\x12\x10\n\x08\x63\x61tegory\x18\x01 \x03(\t\x12\x0e\n\x06\x62rands\x18\x02 \x03(\t\x12\x16\n\tmin_price\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tmax_price\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x10\n\x08in_stock\x18\x05 \x01(\x08\x42\x0c\n\n_min_priceB\x0c\n\n_max_price\"\x99\x02\n\rSearchRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x0e\n\x01k\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06offset\x18\x04 \x01(\r\x12&\n\x07\x66ilters\x18\x05 \x01(\x0b\x32\x15.onesearch.v1.Filters\x12\x12\n\x05\x62\x65\x61ms\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x0f\n\x07\x65xplain\x18\x07 \x01(\x08\x12\"\n\x05guide\x18\x08 \x01(\x0e\x32\x13.onesearch.v1.Guide\x12\x11\n\tno_rerank\x18\t \x01(\x08\x12\x12\n\nrequest_id\x18\n \x01(\t\x12\x14\n\x07\x63\x65rtify\x18\x14 \x01(\rH\x02\x88\x01\x01\x42\x04\n\x02_kB\x08\n\x06_beamsB\n\n\x08_certify\"\xa9\x01\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x03 \x03(\t\x12\r\n\x05\x62rand\x18\x04 \x01(\t\x12\x12\n\x05price\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08in_stock\x18\x06 \x01(\x08\x12\x0b\n\x03sid\x18\x07 \x03(\x05\x12\x0f\n\x07release\x18\x08 \x01(\t\x12\x12\n\ngeneration\x18\t \x01(\x03\x42\x08\n\x06_price\"#\n\x04Part\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02\"\x8d\x01\n\x03Hit\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12 \n\x04item\x18\x02 \x01(\x0b\x32\x12.onesearch.v1.Item\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x10\n\x08log_prob\x18\x04 \x01(\x02\x12!\n\x05parts\x18\x05 \x03(\x0b\x32\x12.onesearch.v1.Part\x12\x12\n\npropensity\x18\x14 \x01(\x02\"*\n\x07Keyword\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\tattribute\x18\x02 \x01(\t\"%\n\x04\x42\x65\x61m\x12\x0b\n\x03sid\x18\x01 \x03(\x05\x12\x10\n\x08log_prob\x18\x02 \x01(\x02\"(\n\x0bUserIdToken\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03sid\x18\x02 \x01(\t\"F\n\x08SeenItem\x12\r\n\x05query\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0b\n\x03sid\x18\x04 \x01(\t\"(\n\x08Interest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\xba\x01\n\x07Shopper\x12\x31\n\x0euser_id_tokens\x18\x01 \x03(\x0b\x32\x19.onesearch.v1.UserIdToken\x12&\n\x06recent\x18\x02 \x03(\x0b\x32\x16.onesearch.v1.SeenItem\x12)\n\tstand_ins\x18\x03 \x03(\x0b\x32\x16.onesearch.v1.SeenItem\x12)\n\tinterests\x18\x04 \x03(\x0b\x32\x16.onesearch.v1.Interest\"\x98\x02\n\x0b\x45xplanation\x12\'\n\x08keywords\x18\x01 \x03(\x0b\x32\x15.onesearch.v1.Keyword\x12\x11\n\tquery_sid\x18\x02 \x03(\x05\x12\x10\n\x08meanings\x18\x03 \x03(\t\x12!\n\x05\x62\x65\x61ms\x18\x04 \x03(\x0b\x32\x12.onesearch.v1.Beam\x12\r\n\x05\x66ound\x18\x05 \x01(\r\x12\x10\n\x08\x62ranches\x18\x06 \x03(\r\x12\r\n\x05\x65xact\x18\x07 \x01(\r\x12\x0f\n\x07\x64ropped\x18\x08 \x01(\x02\x12\x14\n\x07missing\x18\t \x01(\rH\x00\x88\x01\x01\x12&\n\x07shopper\x18\n \x01(\x0b\x32\x15.onesearch.v1.Shopper\x12\r\n\x05width\x18\x14 \x01(\rB\n\n\x08_missing\"\xbd\x01\n\x0eSearchResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1f\n\x04hits\x18\x02 \x03(\x0b\x32\x11.onesearch.v1.Hit\x12\x0f\n\x07release\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12\x10\n\x08\x64\x65graded\x18\x05 \x01(\x08\x12.\n\x0b\x65xplanation\x18\x06 \x01(\x0b\x32\x19.onesearch.v1.Explanation\x12\x0f\n\x07took_ms\x18\x07 \x01(\x02\"C\n\x12\x42\x61tchSearchRequest\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.onesearch.v1.SearchRequest\"F\n\x13\x42\x61tchSearchResponse\x12/\n\tresponses\x18\x01 \x03(\x0b\x32\x1c.onesearch.v1.SearchResponse\"!\n\x0eGetItemRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\"/\n\rEncodeRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\x0f\n\x07vectors\x18\x02 \x01(\x08\"p\n\x08\x45ncoding\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\'\n\x08keywords\x18\x02 \x03(\x0b\x32\x15.onesearch.v1.Keyword\x12\x0b\n\x03sid\x18\x03 \x03(\x05\x12\x10\n\x08meanings\x18\x04 \x03(\t\x12\x0e\n\x06vector\x18\x05 \x03(\x02\"L\n\x0e\x45ncodeResponse\x12)\n\tencodings\x18\x01 \x03(\x0b\x32\x16.onesearch.v1.Encoding\x12\x0f\n\x07release\x18\x02 \x01(\t\"\x0f\n\rStatusRequest\"\xf3\x02\n\x0eStatusResponse\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\r\n\x05items\x18\x03 \x01(\r\x12\x14\n\x0cmodels_ready\x18\x04 \x01(\x08\x12\x11\n\tin_flight\x18\x05 \x01(\r\x12\x10\n\x08\x61nswered\x18\x06 \x01(\x04\x12\x10\n\x08\x64\x65graded\x18\x07 \x01(\x04\x12\x0f\n\x07refused\x18\x08 \x01(\x04\x12\x10\n\x08uptime_s\x18\t \x01(\x01\x12\x15\n\rdefault_beams\x18\n \x01(\r\x12\r\n\x05max_k\x18\x0b \x01(\r\x12\x14\n\x0cstates_asked\x18\x0c \x01(\x04\x12\x14\n\x0cstates_known\x18\r \x01(\x04\x12\x15\n\rstates_failed\x18\x0e \x01(\x04\x12\x15\n\rstates_took_s\x18\x0f \x01(\x01\x12\x12\n\nchallenger\x18\x14 \x01(\t\x12\x18\n\x10\x63hallenger_share\x18\x15 \x01(\x01\x12\x0f\n\x07problem\x18\x16 \x01(\t*2\n\x05Guide\x12\n\n\x06GUIDED\x10\x00\x12\r\n\tGENERATOR\x10\x01\x12\x0e\n\nPRIOR_ONLY\x10\x02\x32\xeb\x02\n\tOneSearch\x12\x43\n\x06Search\x12\x1b.onesearch.v1.SearchRequest\x1a\x1c.onesearch.v1.SearchResponse\x12R\n\x0b\x42\x61tchSearch\x12 .onesearch.v1.BatchSearchRequest\x1a!.onesearch.v1.BatchSearchResponse\x12;\n\x07GetItem\x12\x1c.onesearch.v1.GetItemRequest\x1a\x12.onesearch.v1.Item\x12\x43\n\x06\x45ncode\x12\x1b.onesearch.v1.EncodeRequest\x1a\x1c.onesearch.v1.EncodeResponse\x12\x43\n\x06Status\x12\x1b.onesearch.v1.StatusRequest\x1a\x1c.onesearch.v1.StatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'onesearch.serving.proto.onesearch_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GUIDE']._serialized_start=2524
-  _globals['_GUIDE']._serialized_end=2574
+  _globals['_GUIDE']._serialized_start=2545
+  _globals['_GUIDE']._serialized_end=2595
   _globals['_FILTERS']._serialized_start=58
   _globals['_FILTERS']._serialized_end=195
   _globals['_SEARCHREQUEST']._serialized_start=198
@@ -41,40 +41,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITEM']._serialized_end=651
   _globals['_PART']._serialized_start=653
   _globals['_PART']._serialized_end=688
-  _globals['_HIT']._serialized_start=690
-  _globals['_HIT']._serialized_end=811
-  _globals['_KEYWORD']._serialized_start=813
-  _globals['_KEYWORD']._serialized_end=855
-  _globals['_BEAM']._serialized_start=857
-  _globals['_BEAM']._serialized_end=894
-  _globals['_USERIDTOKEN']._serialized_start=896
-  _globals['_USERIDTOKEN']._serialized_end=936
-  _globals['_SEENITEM']._serialized_start=938
-  _globals['_SEENITEM']._serialized_end=1008
-  _globals['_INTEREST']._serialized_start=1010
-  _globals['_INTEREST']._serialized_end=1050
-  _globals['_SHOPPER']._serialized_start=1053
-  _globals['_SHOPPER']._serialized_end=1239
-  _globals['_EXPLANATION']._serialized_start=1242
-  _globals['_EXPLANATION']._serialized_end=1522
-  _globals['_SEARCHRESPONSE']._serialized_start=1525
-  _globals['_SEARCHRESPONSE']._serialized_end=1714
-  _globals['_BATCHSEARCHREQUEST']._serialized_start=1716
-  _globals['_BATCHSEARCHREQUEST']._serialized_end=1783
-  _globals['_BATCHSEARCHRESPONSE']._serialized_start=1785
-  _globals['_BATCHSEARCHRESPONSE']._serialized_end=1855
-  _globals['_GETITEMREQUEST']._serialized_start=1857
-  _globals['_GETITEMREQUEST']._serialized_end=1890
-  _globals['_ENCODEREQUEST']._serialized_start=1892
-  _globals['_ENCODEREQUEST']._serialized_end=1939
-  _globals['_ENCODING']._serialized_start=1941
-  _globals['_ENCODING']._serialized_end=2053
-  _globals['_ENCODERESPONSE']._serialized_start=2055
-  _globals['_ENCODERESPONSE']._serialized_end=2131
-  _globals['_STATUSREQUEST']._serialized_start=2133
-  _globals['_STATUSREQUEST']._serialized_end=2148
-  _globals['_STATUSRESPONSE']._serialized_start=2151
-  _globals['_STATUSRESPONSE']._serialized_end=2522
-  _globals['_ONESEARCH']._serialized_start=2577
-  _globals['_ONESEARCH']._serialized_end=2940
+  _globals['_HIT']._serialized_start=691
+  _globals['_HIT']._serialized_end=832
+  _globals['_KEYWORD']._serialized_start=834
+  _globals['_KEYWORD']._serialized_end=876
+  _globals['_BEAM']._serialized_start=878
+  _globals['_BEAM']._serialized_end=915
+  _globals['_USERIDTOKEN']._serialized_start=917
+  _globals['_USERIDTOKEN']._serialized_end=957
+  _globals['_SEENITEM']._serialized_start=959
+  _globals['_SEENITEM']._serialized_end=1029
+  _globals['_INTEREST']._serialized_start=1031
+  _globals['_INTEREST']._serialized_end=1071
+  _globals['_SHOPPER']._serialized_start=1074
+  _globals['_SHOPPER']._serialized_end=1260
+  _globals['_EXPLANATION']._serialized_start=1263
+  _globals['_EXPLANATION']._serialized_end=1543
+  _globals['_SEARCHRESPONSE']._serialized_start=1546
+  _globals['_SEARCHRESPONSE']._serialized_end=1735
+  _globals['_BATCHSEARCHREQUEST']._serialized_start=1737
+  _globals['_BATCHSEARCHREQUEST']._serialized_end=1804
+  _globals['_BATCHSEARCHRESPONSE']._serialized_start=1806
+  _globals['_BATCHSEARCHRESPONSE']._serialized_end=1876
+  _globals['_GETITEMREQUEST']._serialized_start=1878
+  _globals['_GETITEMREQUEST']._serialized_end=1911
+  _globals['_ENCODEREQUEST']._serialized_start=1913
+  _globals['_ENCODEREQUEST']._serialized_end=1960
+  _globals['_ENCODING']._serialized_start=1962
+  _globals['_ENCODING']._serialized_end=2074
+  _globals['_ENCODERESPONSE']._serialized_start=2076
+  _globals['_ENCODERESPONSE']._serialized_end=2152
+  _globals['_STATUSREQUEST']._serialized_start=2154
+  _globals['_STATUSREQUEST']._serialized_end=2169
+  _globals['_STATUSRESPONSE']._serialized_start=2172
+  _globals['_STATUSRESPONSE']._serialized_end=2543
+  _globals['_ONESEARCH']._serialized_start=2598
+  _globals['_ONESEARCH']._serialized_end=2961
 # @@protoc_insertion_point(module_scope)

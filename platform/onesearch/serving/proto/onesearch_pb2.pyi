@@ -87,18 +87,20 @@ class Part(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
 class Hit(_message.Message):
-    __slots__ = ("rank", "item", "score", "log_prob", "parts")
+    __slots__ = ("rank", "item", "score", "log_prob", "parts", "propensity")
     RANK_FIELD_NUMBER: _ClassVar[int]
     ITEM_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     LOG_PROB_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_FIELD_NUMBER: _ClassVar[int]
     rank: int
     item: Item
     score: float
     log_prob: float
     parts: _containers.RepeatedCompositeFieldContainer[Part]
-    def __init__(self, rank: _Optional[int] = ..., item: _Optional[_Union[Item, _Mapping]] = ..., score: _Optional[float] = ..., log_prob: _Optional[float] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ...) -> None: ...
+    propensity: float
+    def __init__(self, rank: _Optional[int] = ..., item: _Optional[_Union[Item, _Mapping]] = ..., score: _Optional[float] = ..., log_prob: _Optional[float] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ..., propensity: _Optional[float] = ...) -> None: ...
 
 class Keyword(_message.Message):
     __slots__ = ("text", "attribute")

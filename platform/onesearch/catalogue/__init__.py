@@ -1,0 +1,1 @@
+"""The catalogue while it is served: changes as they come, and the generations that they lead to."""

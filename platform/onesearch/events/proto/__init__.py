@@ -1,0 +1,1 @@
+"""The messages; made from ``events.proto`` by ``python -m onesearch.serving.proto.compile``."""

@@ -1,0 +1,52 @@
+"""The client that the configuration names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from onesearch.config import KafkaConfig, load_config
+from onesearch.errors import ConfigError, UsageError
+from onesearch.kafka.contract import Client
+
+SERVERS_VARIABLE = "ONESEARCH_KAFKA"
+"""Names the bootstrap servers where neither option nor configuration does."""
+PASSWORD_VARIABLE = "ONESEARCH_KAFKA_PASSWORD"
+"""Holds the SASL password, which stands in no file and on no command line."""
+
+
+def settings(servers: str | None = None, config: Path | None = None) -> KafkaConfig:
+    """The table ``[kafka]`` of a configuration, with its servers replaced where others are named."""
+    found = load_config(config).kafka
+    servers = servers or found.servers or os.environ.get(SERVERS_VARIABLE, "")
+    return found.model_copy(update={"servers": servers})
+
+
+def connect(settings: KafkaConfig) -> Client:
+    """The client for a cluster; connections are made when they are needed.
+
+    Raises UsageError where no servers are named or the client is not installed.
+    """
+    if not settings.servers:
+        raise UsageError(f"no Kafka is named: give --kafka HOST:PORT, [kafka] servers, or {SERVERS_VARIABLE}")
+    if settings.client == "confluent":
+        try:
+            from onesearch.kafka.with_confluent import ConfluentClient
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"[kafka] client = \"confluent\" needs {error.name}: pip install 'onesearch[confluent]'"
+            ) from error
+        return ConfluentClient(settings)
+    from onesearch.kafka.with_kafka_python import KafkaPythonClient
+
+    return KafkaPythonClient(settings)
+
+
+def password(settings: KafkaConfig) -> str:
+    """The SASL password. Raises ConfigError where there is none."""
+    found = os.environ.get(PASSWORD_VARIABLE, "")
+    if not found:
+        raise ConfigError(
+            f"[kafka] security = {settings.security!r} needs a password: set {PASSWORD_VARIABLE}"
+        )
+    return found

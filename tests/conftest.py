@@ -1,0 +1,52 @@
+"""What tests of several rooms share: a real Kafka broker."""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+from onesearch.config import KafkaConfig
+from onesearch.errors import OneSearchError
+from onesearch.kafka.broker import Broker, create_topics, get_libraries
+from onesearch.kafka.opening import connect
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker on free ports. A test that stops it starts it again."""
+    try:
+        get_libraries()
+    except OneSearchError as error:
+        pytest.skip(str(error))
+    broker = Broker(tmp_path_factory.mktemp("kafka"))
+    broker.start(port=0)
+    yield broker
+    broker.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def kafka(broker: Broker) -> KafkaConfig:
+    """Settings with three new topics of this test alone."""
+    return new_topics(broker)
+
+
+@pytest.fixture(scope="session")
+def more_topics(broker: Broker) -> Callable[[], KafkaConfig]:
+    """Makes further sets of topics."""
+    return lambda: new_topics(broker)
+
+
+def new_topics(broker: Broker, partitions: int = 2) -> KafkaConfig:
+    mark = uuid.uuid4().hex[:8]
+    settings = KafkaConfig(
+        servers=broker.servers,
+        interactions=f"interactions-{mark}",
+        catalogue=f"catalogue-{mark}",
+        dead_letters=f"letters-{mark}",
+        delivery_timeout_s=3.0,
+    )
+    with connect(settings).admin() as admin:
+        create_topics(admin, settings, partitions=partitions)
+    return settings
