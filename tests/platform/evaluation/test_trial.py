@@ -64,7 +64,9 @@ def test_the_best_order_shows_nothing_that_was_not_asked_for(trial: Trial) -> No
     requests = shoppers.requests(50, 9)
     everything = np.broadcast_to(np.arange(2_000, dtype=np.int32), (50, 2_000))
     lists = trial._best(requests, everything)
-    numbers = np.array([[trial.item_ids.index(item) for item in row] + [-1] * (20 - len(row)) for row in lists])
+    numbers = np.array(
+        [[trial.item_ids.index(item) for item in row] + [-1] * (20 - len(row)) for row in lists]
+    )
     fits = shoppers.world.behaviour.relevance(requests.needs, numbers) > 0
     assert fits[numbers >= 0].all()
     assert shoppers.act(requests, lists, 1).orders.sum() >= 0
