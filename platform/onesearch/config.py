@@ -83,6 +83,24 @@ class TrainingConfig(Section):
     sliding_window: bool = True
     """Whether personalisation learns from every click and order of a shopper, each with what came before it;
     without, from each shopper's last one only (for comparison)."""
+    preference: tuple[str, ...] = ("phase_1", "phase_2")
+    """Phases of preference learning that are run after the reward was fitted, in order: ``phase_1`` reranks
+    the generator's own lists by the reward, ``phase_2`` knows interactions alone. None: an empty list."""
+    preference_lists: int = Field(default=20_000, ge=1)
+    """Searches that a phase learns from at most: the newest."""
+    preference_beams: int = Field(default=64, ge=2)
+    """Beams of the searches whose lists the reward reranks."""
+    judged_searches: int = Field(default=500, ge=0)
+    """Held-out searches that each stage of the generator is judged by; 0: none, and nothing guards the phases
+    of preference learning but their likelihoods."""
+    keep_worse: bool = False
+    """Whether a phase of preference learning is kept that made those searches worse beyond chance. Either way
+    the report says so."""
+    refit_reward: bool = False
+    """Whether the reward is fitted once more after the phases, on lists of the generator that they made."""
+    refresh: bool = True
+    """Whether a training that starts from a release continues its personalisation on the newest log (the
+    generator's settings of ``refresh`` say for how long) before preferences are learnt."""
 
 
 class ServingConfig(Section):

@@ -38,6 +38,43 @@ class StageConfig(Section):
     """Steps between two checkpoints."""
 
 
+class PreferenceConfig(Section):
+    """How one phase of preference learning runs."""
+
+    loss: Literal["s_dpo", "printed"] = "s_dpo"
+    """``s_dpo`` is what is meant to be trained with; ``printed`` is the paper's formula as printed, which
+    does not learn what it should (docs/pars.md) and is there to be compared."""
+    beta: float = Field(default=0.3, gt=0)
+    """β of the implicit reward β·log(π/π_ref): the larger, the closer to the reference the network stays."""
+    margin: float = Field(default=0.1, ge=0)
+    """δ: by how much a positive's implicit reward is to be above a negative's."""
+    keep: float = Field(default=0.05, ge=0)
+    """α, the weight of the positive's own log-likelihood: keeps it from falling along with all others."""
+    weight_floor: float = Field(default=0.25, gt=0)
+    """ε of the pairs' weights 1 + clip(r_w − r_l, ε)^−1.5."""
+    weight_cap: float = Field(default=4.0, ge=1)
+    """No pair weighs more."""
+    steps: int = Field(default=1_000, ge=0)
+    """Steps of the optimiser at most; the learning rate falls to zero over them."""
+    max_minutes: float = Field(default=25.0, ge=0)
+    """Wall-clock limit of the phase's steps, kept across resumes; 0: none. It is there for slow machines:
+    what a phase that it cut has learnt depends on how fast the machine was."""
+    batch_size: int = Field(default=32, ge=1)
+    """Ranked rows in a batch."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Highest learning rate of Adam (β 0.9, 0.98)."""
+    warmup: int = Field(default=50, ge=0)
+    """Steps over which the learning rate rises."""
+    eval_every: int = Field(default=100, ge=1)
+    """Steps between two looks at the held-out lists and examples."""
+    patience: int = Field(default=3, ge=1)
+    """Stop after so many looks without a better loss of the held-out lists; the best weights are kept."""
+    checkpoint_every: int = Field(default=100, ge=1)
+    """Steps between two checkpoints."""
+    nll_slack: float = Field(default=0.1, ge=0)
+    """Nats a path by which the held-out likelihood of supervised training may fall."""
+
+
 class Seq2SeqConfig(Section):
     """Settings of the encoder-decoder generator."""
 
@@ -83,6 +120,16 @@ class Seq2SeqConfig(Section):
     """Stage 2: queries ↔ items. About 20 minutes of ``small`` on two cores."""
     personalisation: StageConfig = StageConfig(steps=2_000, max_minutes=25)
     """Stage 3: with the shopper's behaviour."""
+    refresh: StageConfig = StageConfig(
+        steps=200, learning_rate=2e-4, warmup=20, eval_every=50, patience=2, checkpoint_every=50
+    )
+    """Stage 3 continued from a release, on the newest log: about 5 minutes of ``small`` on two cores."""
+    phase_1: PreferenceConfig = PreferenceConfig()
+    """Preference learning, reward-guided: the lists are the network's own, and its positives rise by
+    themselves."""
+    phase_2: PreferenceConfig = PreferenceConfig(keep=0.5)
+    """Preference learning from interactions alone: their positives are far from what the network says, and
+    fall unless they are kept."""
     precision: Literal["int8", "fp32"] = "int8"
     """Arithmetic of the exported graph's matrix products: int8 quantises the weights by channel and the
     activations by row, as they come."""

@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from onesearch.contracts.generator import GeneratorLearner, Stage
+from onesearch.contracts.generator import GeneratorLearner, Origin, Phase, Stage
 from onesearch.errors import ArtifactError, UsageError
 from onesearch.progress import Progress
 from onesearch.training.examples import Examples
+from onesearch.training.preferences import Preferences
 from pydantic import BaseModel
 
 from onesearch_seq2seq.bart import start_from_bart
 from onesearch_seq2seq.checkpoints import read_tensors, write_json, write_tensors
 from onesearch_seq2seq.code_embeddings import start_from_codes
-from onesearch_seq2seq.config import Seq2SeqConfig, StageConfig
+from onesearch_seq2seq.config import PreferenceConfig, Seq2SeqConfig, StageConfig
 from onesearch_seq2seq.model import Seq2Seq, Shape
+from onesearch_seq2seq.preference import PreferenceTrainer
+from onesearch_seq2seq.preference_paths import Policy
 from onesearch_seq2seq.training import StageTrainer
 
-_STAGES: tuple[Stage, ...] = ("alignment", "cooccurrence", "personalisation")
+_STAGES: tuple[Stage, ...] = ("alignment", "cooccurrence", "personalisation", "refresh")
+_PHASES: tuple[Phase, ...] = ("phase_1", "phase_2")
 
 
 class Seq2SeqLearner(GeneratorLearner):
@@ -28,6 +32,7 @@ class Seq2SeqLearner(GeneratorLearner):
 
     Config: ClassVar[type[BaseModel]] = Seq2SeqConfig
     config: Seq2SeqConfig
+    learns_preferences = True
 
     def __init__(self, config: BaseModel) -> None:
         assert isinstance(config, Seq2SeqConfig)
@@ -60,6 +65,37 @@ class Seq2SeqLearner(GeneratorLearner):
         settings: StageConfig = getattr(self.config, stage)
         seed = self.config.seed * len(_STAGES) + _STAGES.index(stage)
         trainer = StageTrainer(model, self.config, settings, examples, work / stage, seed, user_module)
+        return trainer.run(progress)
+
+    def prefer(
+        self,
+        phase: Phase,
+        preferences: Preferences,
+        examples: Examples,
+        work: Path,
+        progress: Progress,
+        user_module: torch.nn.Module | None = None,
+        origin: Origin | None = None,
+    ) -> dict[str, Any]:
+        """Run one phase of list-wise DPO, resumable from checkpoints in ``work``.
+
+        Figures: see :meth:`onesearch_seq2seq.preference.PreferenceTrainer.run`.
+        Raises UsageError where no list can be learnt from.
+        """
+        if self.config.threads:
+            torch.set_num_threads(self.config.threads)
+        model = self._model_for(examples)
+        if user_module is not None:
+            user_module.to(next(model.parameters()).device)
+        before = None
+        if origin is not None and isinstance(origin.learner, Seq2SeqLearner):
+            module = origin.user_module if getattr(origin.user_module, "trained", True) else None
+            before = Policy(origin.learner.trained(), module).to(next(model.parameters()).device)
+        settings: PreferenceConfig = getattr(self.config, phase)
+        seed = self.config.seed * len(_PHASES) + _PHASES.index(phase)
+        trainer = PreferenceTrainer(
+            model, self.config, settings, preferences, examples, work / phase, seed, user_module, before
+        )
         return trainer.run(progress)
 
     def _model_for(self, examples: Examples) -> Seq2Seq:

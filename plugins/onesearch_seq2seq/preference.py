@@ -16,7 +16,7 @@ import math
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from onesearch.errors import ArtifactError, UsageError
 from onesearch.progress import Progress, Task
 from onesearch.training.examples import Examples
 from onesearch.training.preferences import Preferences
-from pydantic import Field
 from torch import Tensor, nn
 
 from onesearch_seq2seq.batches import held_out_rows
@@ -36,7 +35,7 @@ from onesearch_seq2seq.checkpoints import (
     restore_optimiser,
     write_tensors,
 )
-from onesearch_seq2seq.config import Section, Seq2SeqConfig
+from onesearch_seq2seq.config import PreferenceConfig, Seq2SeqConfig
 from onesearch_seq2seq.model import Seq2Seq
 from onesearch_seq2seq.preference_loss import pair_weights, printed, printed_weights, s_dpo
 from onesearch_seq2seq.preference_paths import Asked, Policy, divergence
@@ -53,48 +52,6 @@ _JUDGED, _GUARDED, _COMPARED = (
 )  # rows looked at: lists, supervised examples, prompts of the KL
 
 
-class PreferenceConfig(Section):
-    """How one phase of preference learning runs."""
-
-    loss: Literal["s_dpo", "printed"] = "s_dpo"
-    """``s_dpo`` is what is meant to be trained with; ``printed`` is the paper's formula as printed, which
-    does not learn what it should (docs/pars.md) and is there to be compared."""
-    beta: float = Field(default=0.3, gt=0)
-    """β of the implicit reward β·log(π/π_ref): the larger, the closer to the reference the network stays."""
-    margin: float = Field(default=0.1, ge=0)
-    """δ: by how much a positive's implicit reward is to be above a negative's."""
-    keep: float = Field(default=0.05, ge=0)
-    """α, the weight of the positive's own log-likelihood: keeps it from falling along with all others."""
-    weight_floor: float = Field(default=0.25, gt=0)
-    """ε of the pairs' weights 1 + clip(r_w − r_l, ε)^−1.5."""
-    weight_cap: float = Field(default=4.0, ge=1)
-    """No pair weighs more."""
-    steps: int = Field(default=1_000, ge=0)
-    """Steps of the optimiser at most; the learning rate falls to zero over them."""
-    max_minutes: float = Field(default=25.0, ge=0)
-    """Wall-clock limit of the phase, kept across resumes; 0: none."""
-    batch_size: int = Field(default=32, ge=1)
-    """Ranked rows in a batch."""
-    learning_rate: float = Field(default=2e-4, gt=0)
-    """Highest learning rate of Adam (β 0.9, 0.98)."""
-    warmup: int = Field(default=50, ge=0)
-    """Steps over which the learning rate rises."""
-    eval_every: int = Field(default=100, ge=1)
-    """Steps between two looks at the held-out lists and examples."""
-    patience: int = Field(default=3, ge=1)
-    """Stop after so many looks without a better loss of the held-out lists; the best weights are kept."""
-    checkpoint_every: int = Field(default=100, ge=1)
-    """Steps between two checkpoints."""
-    nll_slack: float = Field(default=0.1, ge=0)
-    """Nats a path by which the held-out likelihood of supervised training may fall."""
-
-
-PHASE_1 = PreferenceConfig()
-"""Reward-guided: the lists are the network's own, and its positives rise by themselves."""
-PHASE_2 = PreferenceConfig(keep=0.5)
-"""Interactions alone: their positives are far from what the network says, and fall unless they are kept."""
-
-
 class PreferenceTrainer:
     """One phase, resumable from the checkpoints in ``work``."""
 
@@ -108,6 +65,7 @@ class PreferenceTrainer:
         work: Path,
         seed: int,
         user_module: nn.Module | None = None,
+        origin: Policy | None = None,
     ) -> None:
         """
         Args:
@@ -118,6 +76,8 @@ class PreferenceTrainer:
             seed: of the order of batches.
             user_module: maps histories to prefix vectors; trained along, unless an attribute ``trained`` of
                 it is false: then it is not served either.
+            origin: what supervised training ended with, to tell how far from it the phase has come; None: the
+                network as it is now.
 
         Raises UsageError where no list can be learnt from.
         """
@@ -126,6 +86,7 @@ class PreferenceTrainer:
         serves = getattr(user_module, "trained", True)
         self.policy = Policy(model, user_module if serves else None).eval()
         self.reference = copy.deepcopy(self.policy).requires_grad_(False)
+        self.origin = self.reference if origin is None else origin.eval().requires_grad_(False)
         self.device = next(model.parameters()).device
         self.tables = TreeTables.of(examples.tree, self.device)
         self.vectors = torch.from_numpy(np.array(preferences.vectors)).to(self.device)
@@ -140,8 +101,9 @@ class PreferenceTrainer:
 
         Figures are those of the weights kept: ``held_out_loss`` of the lists, ``won`` (share of pairs whose
         positive has the higher implicit reward), ``ordered`` (… the higher probability), ``positive`` (how
-        much more likely the positives became, nats), ``kl`` (of π from π_ref, nats a prompt) and
-        ``held_out_nll`` (of supervised examples, nats a path), each with ``…_before`` where it is not 0 then;
+        much more likely the positives became, nats), ``kl`` (of π from π_ref, nats a prompt), ``kl_origin``
+        (of π from the supervised network) and ``held_out_nll`` (of supervised examples, nats a path), each
+        with ``…_before`` where it is not 0 then;
         ``stopped_by`` (steps, minutes, patience or guard), ``steps``, ``best_step``, ``seconds``, ``curve``.
         """
         resumed = self._resume(progress)
@@ -304,7 +266,7 @@ class PreferenceTrainer:
         """Look at held-out lists and examples; keep the best weights; end the phase where that is due."""
         began, state = time.monotonic(), self.state
         with self._precision():
-            found, nll = self._pairs() | {"kl": self._kl()}, self._nll()
+            found, nll = self._pairs() | {"kl": self._kl(self.reference)}, self._nll()
         state.seconds += time.monotonic() - began
         spent = round(state.seconds, 1)
         state.curve.append({"step": state.step, "loss": loss, **found, "held_out_nll": nll, "seconds": spent})
@@ -340,12 +302,12 @@ class PreferenceTrainer:
             "positive": torch.cat(positive).mean().item(),
         }
 
-    def _kl(self) -> float:
-        """KL(π ‖ π_ref), nats a prompt, over the prompts of the rows looked at."""
+    def _kl(self, other: Policy) -> float:
+        """KL(π ‖ other), nats a prompt, over the prompts of the rows looked at."""
         prompts = np.unique(self.source[self.judged], return_index=True)[1][:_COMPARED]
         random = torch.Generator().manual_seed(self.seed)
         apart = [
-            divergence(self.policy, self.reference, self.tables, self._asked(rows), random)
+            divergence(self.policy, other, self.tables, self._asked(rows), random)
             for rows in self._batches(self.judged[prompts])
         ]
         return torch.cat(apart).mean().item()
@@ -396,10 +358,13 @@ class PreferenceTrainer:
         self.policy.load_state_dict(self.best)
         self.policy.eval()
         first = state.curve[0]
+        with self._precision():
+            from_origin = self._kl(self.origin)
         kept = next(entry for entry in state.curve if entry["step"] == state.best_step)
         named = ("held_out_loss", "won", "ordered", "positive", "kl", "held_out_nll")
         return {
             **{name: kept[name] for name in named},
+            "kl_origin": from_origin,
             "ordered_before": first["ordered"],
             "held_out_nll_before": first["held_out_nll"],
             "judged_on": self.judged_on,

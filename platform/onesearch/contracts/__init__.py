@@ -1,6 +1,6 @@
 """What each of the four components promises to the platform."""
 
-from onesearch.contracts.generator import GeneratorLearner, GeneratorServer, SearchResult
+from onesearch.contracts.generator import GeneratorLearner, GeneratorServer, Origin, SearchResult
 from onesearch.contracts.offers import Learner, Offer, Role, Server, ServingContext
 from onesearch.contracts.reward import Candidates, RewardLearner, RewardServer
 from onesearch.contracts.tokenizer import Keyword, TextRole, TokenizerLearner, TokenizerServer
@@ -19,6 +19,7 @@ __all__ = [
     "Keyword",
     "Learner",
     "Offer",
+    "Origin",
     "Prompt",
     "RawPrompt",
     "RewardLearner",

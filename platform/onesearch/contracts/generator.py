@@ -11,6 +11,7 @@ import numpy as np
 
 from onesearch.contracts.offers import Learner, Server
 from onesearch.contracts.user_encoder import Prompt
+from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
 
 if TYPE_CHECKING:
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 
     from onesearch.index import LiveTree
     from onesearch.training.examples import Examples
+    from onesearch.training.preferences import Preferences
 
-Stage = Literal["alignment", "cooccurrence", "personalisation"]
+Stage = Literal["alignment", "cooccurrence", "personalisation", "refresh"]
+"""Supervised training; ``refresh`` is personalisation continued from a release, on a newer log."""
+Phase = Literal["phase_1", "phase_2"]
+"""Preference learning: reward-guided, and from interactions alone."""
 Guide = Literal["guided", "generator", "prior_only"]
 
 
@@ -46,11 +51,22 @@ class SearchResult:
     widths: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Origin:
+    """A generator as supervised training left it, with the user module trained along: what preference
+    learning tells its distance from."""
+
+    learner: GeneratorLearner
+    user_module: torch.nn.Module | None = None
+
+
 class GeneratorLearner(Learner):
     """Learns p(SID | prompt) over the legal children of each prefix."""
 
     prefix_width: int = 0
     """Width d of the prefix vectors that the network reads; 0: it reads none."""
+    learns_preferences: bool = False
+    """Whether it has a :meth:`prefer`; without one, training passes the phases of preferences over."""
 
     @abstractmethod
     def fit(
@@ -67,6 +83,34 @@ class GeneratorLearner(Learner):
         :meth:`onesearch.contracts.user_encoder.UserEncoderLearner.module`). It is trained along, stands in
         the same checkpoints, and holds its best weights when the stage ends.
         """
+
+    def prefer(
+        self,
+        phase: Phase,
+        preferences: Preferences,
+        examples: Examples,
+        work: Path,
+        progress: Progress,
+        user_module: torch.nn.Module | None = None,
+        origin: Origin | None = None,
+    ) -> dict[str, Any]:
+        """Run one phase of preference learning, resumable from checkpoints in ``work``; return curves and
+        figures.
+
+        The reference is the network as it is when the phase begins. Called where
+        :attr:`learns_preferences` is true.
+
+        Args:
+            phase: whose settings to use.
+            preferences: ranked lists over the leaves of the examples' tree; those held out say when to stop.
+            examples: held-out examples of supervised training (and the tree): what must not be forgotten.
+            user_module: as for :meth:`fit`.
+            origin: what supervised training ended with; None: the network as it is.
+
+        Figures that the platform knows: ``kl`` (nats a prompt, from the reference), ``kl_origin`` (from the
+        origin), ``held_out_nll`` and ``held_out_nll_before`` (nats a path), ``stopped_by``.
+        """
+        raise OneSearchError(f"{type(self).__name__} does not learn preferences")
 
 
 class GeneratorServer(Server):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file, save_file
 
-from onesearch.contracts.generator import GeneratorServer
+from onesearch.contracts.generator import GeneratorServer, Guide
 from onesearch.contracts.offers import Role, Server, ServingContext
 from onesearch.contracts.reward import Candidates
 from onesearch.contracts.tokenizer import TokenizerServer
@@ -21,6 +21,7 @@ from onesearch.index import CatalogueIndex
 from onesearch.progress import Progress
 from onesearch.serving.pipeline import Pipeline
 from onesearch.shoppers.packing import pack, unpack
+from onesearch.shoppers.state import ShopperState
 from onesearch.training.drawing import DrawnSearches, gains_of
 from onesearch.training.lists import RankedLists
 from onesearch.training.split import Split
@@ -47,24 +48,8 @@ def make_lists(
         Figures: lists, lists of shoppers who are known, candidates a list, how many of the good items the
         beams reached.
     """
-    index = context.index
-    of_then = CatalogueIndex.build(
-        index.items,
-        index.sids,
-        index.vectors,
-        split.popularity,
-        index.live.tree.levels,
-        index.live.generation,
-    )
-    pipeline = Pipeline(
-        replace(context, index=of_then),
-        cast(TokenizerServer, server("tokenizer")),
-        cast(UserEncoderServer, server("user_encoder")),
-        cast(GeneratorServer, server("generator")),
-        None,
-        beams=beams,
-    )
-    vectors, found = _search(pipeline, drawn, progress)
+    pipeline = pipeline_of_then(split, context, server, beams)
+    vectors, found = search_all(pipeline, drawn.queries, drawn.states, drawn.stand_ins, progress)
     gain = gains_of(drawn.gains, found.items)
     save_file(
         {
@@ -124,15 +109,50 @@ def load_lists(
     )
 
 
-def _search(pipeline: Pipeline, drawn: DrawnSearches, progress: Progress) -> tuple[np.ndarray, Candidates]:
-    queries = drawn.queries
+def pipeline_of_then(
+    split: Split, context: ServingContext, server: Callable[[Role], Server], beams: int
+) -> Pipeline:
+    """Recall over the catalogue with the trained part's popularity: it does not know what is held out."""
+    index = context.index
+    of_then = CatalogueIndex.build(
+        index.items,
+        index.sids,
+        index.vectors,
+        split.popularity,
+        index.live.tree.levels,
+        index.live.generation,
+    )
+    return recall(replace(context, index=of_then), server, beams)
+
+
+def recall(context: ServingContext, server: Callable[[Role], Server], beams: int) -> Pipeline:
+    """The search up to the generator's lists."""
+    return Pipeline(
+        context,
+        cast(TokenizerServer, server("tokenizer")),
+        cast(UserEncoderServer, server("user_encoder")),
+        cast(GeneratorServer, server("generator")),
+        None,
+        beams=beams,
+    )
+
+
+def search_all(
+    pipeline: Pipeline,
+    queries: Sequence[str],
+    states: Sequence[ShopperState],
+    stand_ins: Sequence[np.ndarray],
+    progress: Progress,
+    guide: Guide = "guided",
+) -> tuple[np.ndarray, Candidates]:
+    """Search batch by batch: e° f32[S, D] of the queries, and what the beams reached."""
     vectors: list[np.ndarray] = []
     found: list[Candidates] = []
-    with progress.task("searching held-out queries", total=len(queries)) as task:
+    with progress.task("searching", total=len(queries)) as task:
         for start in range(0, len(queries), BATCH):
             at = slice(start, start + BATCH)
             batch = queries[at]
-            retrieved = pipeline.candidates(batch, drawn.states[at], stand_ins=drawn.stand_ins[at])
+            retrieved = pipeline.candidates(batch, states[at], guide=guide, stand_ins=stand_ins[at])
             vectors.append(retrieved.query_vecs)
             found.append(retrieved.candidates)
             task.advance(len(batch))

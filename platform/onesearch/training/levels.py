@@ -130,7 +130,7 @@ def levels(
     own = pl.concat([own, later]).sort("list", "level", "item", "position", nulls_last=True)
     own = own.unique(["list", "item"], keep="first", maintain_order=True)
     positive = own.filter(pl.col("level") <= LAST_POSITIVE)
-    lists = _fair(lists.join(positive.select("list").unique(), on="list", how="semi")).sort("list")
+    lists = fair(lists.join(positive.select("list").unique(), on="list", how="semi")).sort("list")
     own = own.join(lists.select("list"), on="list", how="semi")
     liked = positive.join(lists.select("list", "query"), on="list").select("query", "item").unique()
     drawn = sampled(lists.select("list", "query", "category"), own, liked, numbered, negatives, seed)
@@ -210,8 +210,12 @@ def sampled(
     )
 
 
-def _fair(lists: pl.DataFrame) -> pl.DataFrame:
-    """The newest searches of every shopper, so many in all and so many for a query."""
+def fair(lists: pl.DataFrame) -> pl.DataFrame:
+    """Each shopper's newest searches: :data:`USER_LISTS` in all and :data:`USER_CAP` for a query at most.
+
+    Args:
+        lists: user_id, query, ts, list.
+    """
     newest = lists.sort("ts", "list", descending=True)
     for by, limit in ((["user_id", "query"], USER_CAP), (["user_id"], USER_LISTS)):
         newest = newest.filter(pl.int_range(pl.len()).over(by) < limit)

@@ -8,10 +8,12 @@ best reward of its items and is clicked where any of them is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
-from onesearch.errors import UsageError
+from onesearch.errors import ArtifactError, UsageError
 from onesearch.training.examples import Histories, Ragged
 from onesearch.training.levels import LAST_POSITIVE
 
@@ -78,6 +80,34 @@ class Preferences:
     weight: np.ndarray
     held_out: np.ndarray
     histories: Histories | None = None
+
+    def save(self, path: Path) -> None:
+        """Write one file of arrays, in one step."""
+        ranked = {f"ranked.{name}": array for name, array in vars(self.ranked).items()}
+        own = {name: getattr(self, name) for name in ("vector", "vectors", "weight", "held_out")}
+        prompts = {"prompts.values": self.prompts.values, "prompts.offsets": self.prompts.offsets}
+        told = {} if self.histories is None else vars(self.histories)
+        histories = {f"histories.{name}": array for name, array in told.items()}
+        arrays = {**ranked, **own, **prompts, **histories}
+        draft = path.with_suffix(".draft")
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, draft)
+        draft.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Preferences:
+        """Read what :meth:`save` wrote. Raises ArtifactError naming the file that does not fit."""
+        try:
+            arrays = load_file(path)
+            parts: dict[str, dict[str, np.ndarray]] = {"": {}, "ranked": {}, "prompts": {}, "histories": {}}
+            for name, array in arrays.items():
+                part, _, own = name.rpartition(".")
+                parts[part][own] = array
+            histories = Histories(**parts["histories"]) if parts["histories"] else None
+            return cls(
+                Ranked(**parts["ranked"]), Ragged(**parts["prompts"]), **parts[""], histories=histories
+            )
+        except Exception as error:  # safetensors raises its own type, which derives from Exception
+            raise ArtifactError(f"{path}: not ranked lists ({error})") from error
 
 
 def reward_guided(

@@ -1,14 +1,18 @@
 """Training from a store to a release: the stages in order.
 
 tokenizer → vocabulary → index → user encoder → alignment → co-occurrence → personalisation → export → lists →
-reward → release.
+reward → phase 1 → phase 2 → release.
 
 A stage that is done for exactly these inputs is skipped; an interrupted one goes on from its component's own
 checkpoints. What every stage made stands in the work folder (:mod:`onesearch.training.ledger`) until the
 release is written.
 
-Personalisation trains the user encoder along. What it has become is saved beside the generator and exported
-with it; lists, reward and release take that one.
+Personalisation and the phases train the user encoder along. What it has become is saved beside the generator
+and exported with it; later stages and the release take that one.
+
+A training may continue a release: tokenizer, vocabulary, user encoder and generator are those of the release,
+the index is of the store's catalogue by the release's codebooks, and personalisation is refreshed for a while
+in place of the three supervised stages.
 """
 
 from __future__ import annotations
@@ -17,55 +21,48 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
+from safetensors.numpy import load_file
 
 from onesearch.compiling.runtime import Runtime
 from onesearch.config import Config
-from onesearch.contracts.generator import GeneratorLearner, Stage
-from onesearch.contracts.offers import ROLES, Learner, Role, Server, ServingContext
+from onesearch.contracts.generator import GeneratorLearner, Phase, Stage
+from onesearch.contracts.offers import ROLES, Learner
 from onesearch.contracts.reward import RewardLearner
-from onesearch.contracts.tokenizer import TokenizerLearner, TokenizerServer
+from onesearch.contracts.tokenizer import TokenizerLearner
 from onesearch.contracts.user_encoder import UserEncoderLearner, UserEncoderServer
 from onesearch.data.schemas import brand_of
 from onesearch.errors import OneSearchError, UsageError
 from onesearch.index import ITEM_COLUMNS, CatalogueIndex
 from onesearch.progress import Progress
-from onesearch.releases.release import (
-    QuerySids,
-    Release,
-    check_name,
-    serving_context,
-    write_release,
-)
+from onesearch.releases.release import Release, check_name, write_release
 from onesearch.serving.fallback import FOLDER as FALLBACK
 from onesearch.serving.fallback import write_most_clicked
-from onesearch.shoppers.log import EventLog
 from onesearch.training import sft
-from onesearch.training.attribution import exposures, newest
-from onesearch.training.bundle import Bundle
-from onesearch.training.candidates import load_lists, make_lists
-from onesearch.training.corpus import Corpus, embedded
-from onesearch.training.drawing import draw_searches
+from onesearch.training.candidates import LISTS, load_lists, make_lists
+from onesearch.training.corpus import embedded
+from onesearch.training.effects import effects
 from onesearch.training.impressions import Impressions, impressions_of
-from onesearch.training.ledger import Ledger, StageRecord, locked
-from onesearch.training.pairs import item_popularity, query_item_pairs
+from onesearch.training.judging import Judged
+from onesearch.training.ledger import StageRecord, locked
+from onesearch.training.pairs import item_popularity
 from onesearch.training.personal import NothingPersonal, personalisation
-from onesearch.training.plan import PERSONAL, plan
+from onesearch.training.phases import first_of, judge, prefer
+from onesearch.training.plan import AGAIN, PERSONAL, REFRESH, phases_of, plan, stages_of
 from onesearch.training.pseudo import attribute_values
 from onesearch.training.reports import StageReport, brief, plain_figures
-from onesearch.training.split import Split, split_logs
+from onesearch.training.workshop import Workshop
 from onesearch.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from onesearch.data.store import Store
 
 WORK = ".work"
-L = TypeVar("L", bound=Learner)
 
 
 @dataclass(frozen=True)
@@ -83,64 +80,102 @@ def train(
     config: Config,
     progress: Progress,
     runtime: Runtime | None = None,
+    start_from: Release | None = None,
 ) -> Trained:
     """Fit every component on a store and write the release ``<releases>/<name>``.
 
-    Idempotent: with the same inputs a second call goes on where the first one ended, or finds it done.
+    Idempotent: with the same inputs a second call goes on where the first one ended, or finds it done. With
+    the same inputs and threads the release has the same content, wherever it was interrupted, unless a limit
+    in minutes cut a stage.
+
+    Args:
+        start_from: the release to continue. Its tokenizer and user encoder, with their settings, its
+            vocabulary and the weights of its generator are taken over; ``config`` says the rest.
 
     Raises:
-        UsageError: the store is empty, the name is not fit, or it names a release made from other inputs.
+        UsageError: the store is empty, the name is not fit, it names a release made from other inputs, or
+            ``config`` names another tokenizer, user encoder or generator than the release to continue.
         OneSearchError: a stage failed; the message names it.
         KeyboardInterrupt: as it comes; calling again resumes.
     """
     check_name(name)
+    if start_from is not None:
+        config = continued(config, start_from)
     work = releases / WORK / name
     with locked(work):
-        return _Training(store, releases, name, config, progress, runtime or Runtime(), work).run()
+        return _Training(
+            store, releases, name, config, progress, runtime or Runtime(), work, start_from
+        ).run()
 
 
-@dataclass
-class _Training:
-    store: Store
-    releases: Path
-    name: str
-    config: Config
-    progress: Progress
-    runtime: Runtime
-    work: Path
-    reports: list[StageReport] = field(default_factory=list)
-    _outs: dict[str, Path] = field(default_factory=dict)
-    _inputs: dict[str, str] = field(default_factory=dict)
+def continued(config: Config, release: Release) -> Config:
+    """The configuration with the tokenizer and user encoder of a release, as they were trained.
 
+    Raises UsageError where it names another component than the release has.
+    """
+    release.require_plugins()
+    settings = dict(config.settings)
+    for role in ("tokenizer", "user_encoder", "generator"):
+        own = release.manifest.components[role].component
+        if config.names[role] != own:
+            raise UsageError(
+                f"{config.source}: [{role}] name = '{config.names[role]}', but release '{release.name}' has "
+                f"'{own}': a training that continues a release keeps its {role.replace('_', ' ')}"
+            )
+        if role != "generator":
+            settings[role] = release.settings(role)
+    return replace(config, settings=settings)
+
+
+class _Training(Workshop):
     def run(self) -> Trained:
         """All stages."""
-        self.ledger = Ledger(self.work)
-        self._inputs = plan(self.config, self.store.fingerprint(), self.name)
-        done = self._finished(self._inputs["release"])
+        start = None if self.start is None else self.start.manifest.content_hash()
+        self.inputs = plan(self.config, self.store.fingerprint(), self.name, start)
+        done = self._finished(self.inputs["release"])
         if done is not None:
             return done
         if len(self.store.items()) == 0:
             raise UsageError(f"{self.store.path}: the store has no items to train on")
-        self._stage("tokenizer", self._fit_tokenizer)
-        self._stage("vocabulary", self._train_vocabulary)
+        anew = self.start is None
+        self._stage("tokenizer", self._fit_tokenizer if anew else self._take_tokenizer)
+        self._stage("vocabulary", self._train_vocabulary if anew else self._take_vocabulary)
         self._stage("index", self._build_index)
         self._stage("user_encoder", self._fit_user_encoder)
-        for stage in self.config.training.stages:
-            self._stage(stage, self._personalise if stage == PERSONAL else self._fit_generator)
+        for stage in stages_of(self.config, start):
+            self._stage(stage, self._personalise if stage in (PERSONAL, REFRESH) else self._fit_generator)
         self._stage("generator", self._export_generator)
-        trained = self._outs["generator"] / "user_encoder"
-        if trained.is_dir():
-            self._bundle.follow("user_encoder", trained)
+        self._follow_user_encoder(self.outs["generator"])
         self._stage("lists", self._make_lists)
         self._stage("reward", self._fit_reward)
+        self._learn_preferences()
         release = self._write_release()
         return Trained(release, tuple(self.reports))
+
+    def _learn_preferences(self) -> None:
+        """The phases; each goes on from the last one that was kept."""
+        kept = False
+        for phase in phases_of(self.config):
+            self._stage(phase, self._prefer)
+            if self.figures(phase).get("kept"):
+                kept = True
+                self.bundle.follow("generator", self.outs[phase])
+                self._follow_user_encoder(self.outs[phase])
+        if kept and self.config.training.refit_reward:
+            self._stage(AGAIN["lists"], self._make_lists)
+            self._stage(AGAIN["reward"], self._fit_reward)
+            self.bundle.follow("reward", self.outs[AGAIN["reward"]])
+
+    def _follow_user_encoder(self, out: Path) -> None:
+        trained = out / "user_encoder"
+        if trained.is_dir():
+            self.bundle.follow("user_encoder", trained)
 
     # -- running one stage -----------------------------------------------------------------------------------
 
     def _stage(self, stage: str, run: Callable[[str, Path, Path], dict[str, Any]]) -> None:
-        inputs = self._inputs[stage]
-        self._outs[stage] = self.ledger.folder(stage, inputs) / "out"
+        inputs = self.inputs[stage]
+        self.outs[stage] = self.ledger.folder(stage, inputs) / "out"
         record = self.ledger.done(stage, inputs)
         resumed = record is not None
         if record is None:
@@ -179,92 +214,17 @@ class _Training:
         self._drop_work()
         return Trained(release, tuple(stages))
 
-    # -- what later stages read ------------------------------------------------------------------------------
-
-    def _learner(self, role: Role, kind: type[L], folder: Path | None = None) -> L:
-        offer, settings = self.config.component(role)
-        folder = folder or self._outs[role] / "learner"
-        return cast(L, offer.learner_class().load(folder, settings))
-
-    def _new(self, role: Role, kind: type[L]) -> L:
-        offer, settings = self.config.component(role)
-        return cast(L, offer.learner_class()(settings))
-
-    def _server(self, role: Role) -> Server:
-        offer, settings = self.config.component(role)
-        return offer.server_class().open(self._bundle.folder / role, self._context, settings)
-
-    @cached_property
-    def _bundle(self) -> Bundle:
-        bundle = Bundle(self.work / "bundle")
-        for part in ("vocabulary", "index"):
-            bundle.link(part, self._outs[part])
-        for role in ROLES:
-            bundle.follow(role, self.ledger.folder(role, self._inputs[role]) / "out")
-        return bundle
-
-    @cached_property
-    def _context(self) -> ServingContext:
-        context = serving_context(self._bundle.folder, self._vocabulary, self._index, self.runtime)
-        return replace(context, query_sids=QuerySids(lambda: self._server("tokenizer")))
-
-    @cached_property
-    def _vocabulary(self) -> Vocabulary:
-        return Vocabulary.load(self._outs["vocabulary"])
-
-    @cached_property
-    def _index(self) -> CatalogueIndex:
-        return CatalogueIndex.load(self._outs["index"])
-
-    @cached_property
-    def _tokenizer(self) -> TokenizerLearner:
-        return self._learner("tokenizer", TokenizerLearner)  # type: ignore[type-abstract]
-
-    @cached_property
-    def _pairs(self) -> pl.DataFrame:
-        training = self.config.training
-        return query_item_pairs(self.store, training.relevant_grade, half_life_days=training.half_life_days)
-
-    @cached_property
-    def _split(self) -> Split:
-        training = self.config.training
-        return split_logs(self.store, training.held_out, training.relevant_grade, training.half_life_days)
-
-    @cached_property
-    def _event_log(self) -> EventLog:
-        return EventLog.of_store(self.store)
-
-    @cached_property
-    def _exposures(self) -> pl.DataFrame:
-        return exposures(newest(self.store.interactions()))
-
-    @cached_property
-    def _corpus(self) -> Corpus:
-        training = self.config.training
-        return Corpus.build(
-            self.store.items(),
-            self._split.positives(),
-            self._index,
-            self._vocabulary,
-            self._tokenizer,
-            cast(TokenizerServer, self._server("tokenizer")),
-            cast(UserEncoderServer, self._server("user_encoder")),
-            training.pseudo_queries,
-            training.seed,
-            self.progress,
-        )
-
     # -- the stages ------------------------------------------------------------------------------------------
 
     def _fit_tokenizer(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
-        learner = self._new("tokenizer", TokenizerLearner)  # type: ignore[type-abstract]
+        learner = self.new("tokenizer", TokenizerLearner)  # type: ignore[type-abstract]
         figures = learner.fit(self.store, checkpoints, self.progress)
         self._keep(learner, checkpoints, out)
         return figures
 
     def _train_vocabulary(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
         items = self.store.items()
-        seen = self._split.trained.filter(pl.col("weight") > 0)["query"].unique().sort()
+        seen = self.split.trained.filter(pl.col("weight") > 0)["query"].unique().sort()
         values = [value for values in attribute_values(items) for value in values]
         categories = [name for path in items["category"].to_list() for name in path or ()]
         texts = [
@@ -274,113 +234,176 @@ class _Training:
             *seen.to_list(),
         ]
         with self.progress.task("learning text tokens"):
-            vocabulary = Vocabulary.train(texts, self._tokenizer.levels, self.config.training.vocabulary_size)
+            vocabulary = Vocabulary.train(texts, self.tokenizer.levels, self.config.training.vocabulary_size)
         vocabulary.save(out)
-        return {"text_tokens": vocabulary.text_size, "levels": list(vocabulary.levels)}
+        # When the embeddings' knowledge of the log ends; trainings that continue the release ask for it.
+        until = None if self.split.cutoff is None else self.split.cutoff.isoformat()
+        told = {"text_tokens": vocabulary.text_size, "levels": list(vocabulary.levels)}
+        return told | {"learnt_until": until}
+
+    def _take_tokenizer(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
+        assert self.start is not None, "a training that continues a release"
+        shutil.copytree(self.start.path / "learners" / "tokenizer", out / "learner")
+        shutil.copytree(self.start.path / "tokenizer", out / "served")
+        return {"from": self.start.name}
+
+    def _take_vocabulary(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
+        assert self.start is not None, "a training that continues a release"
+        shutil.copytree(self.start.path / "vocabulary", out, dirs_exist_ok=True)
+        told = self.start.manifest.metrics.get("vocabulary", {})
+        return {"from": self.start.name, "learnt_until": told.get("learnt_until")}
 
     def _build_index(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
         items = self.store.items()
         with self.progress.task("encoding items"):
-            sids, vectors = self._tokenizer.encode_items(items)
+            sids, vectors = self.tokenizer.encode_items(items)
         popularity = item_popularity(self.store, self.config.training.half_life_days)
         shown = items.with_columns(brand=brand_of()).select(ITEM_COLUMNS)
-        index = CatalogueIndex.build(shown, sids, vectors, popularity, self._tokenizer.levels)
+        index = CatalogueIndex.build(shown, sids, vectors, popularity, self.tokenizer.levels)
         index.save(out)
-        self._tokenizer.codebooks().save(out)
+        self.tokenizer.codebooks().save(out)
         return {"items": len(index), "sids": index.live.tree.leaf_count}
 
     def _fit_user_encoder(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
-        learner = self._new("user_encoder", UserEncoderLearner)  # type: ignore[type-abstract]
+        """What does not need the generator; of a release that is continued, what was trained along stays."""
+        if self.start is None:
+            learner = self.new("user_encoder", UserEncoderLearner)  # type: ignore[type-abstract]
+        else:
+            folder = self.start.path / "learners" / "user_encoder"
+            learner = self.learner("user_encoder", UserEncoderLearner, folder)  # type: ignore[type-abstract]
         figures = learner.fit(self.store, checkpoints, self.progress)
         self._keep(learner, checkpoints, out)
         return figures
 
-    def _generator(self, stage: str) -> GeneratorLearner:
-        """The generator as the stage before left it; a new one for the first."""
-        stages = self.config.training.stages
-        at = stages.index(stage)
-        if at == 0:
-            return self._new("generator", GeneratorLearner)  # type: ignore[type-abstract]
-        folder = self._outs[stages[at - 1]] / "learner"
-        return self._learner("generator", GeneratorLearner, folder)  # type: ignore[type-abstract]
+    def _generator(self, stage: str | None) -> GeneratorLearner:
+        """The generator as it was before a stage (None: after all of them)."""
+        stages = self._stages
+        at = len(stages) if stage is None else stages.index(stage)
+        if at:
+            folder = self.outs[stages[at - 1]] / "learner"
+        elif self.start is not None:
+            folder = self.start.path / "learners" / "generator"
+        else:
+            return self.new("generator", GeneratorLearner)  # type: ignore[type-abstract]
+        return self.learner("generator", GeneratorLearner, folder)  # type: ignore[type-abstract]
+
+    @property
+    def _stages(self) -> tuple[str, ...]:
+        return stages_of(self.config, None if self.start is None else self.start.name)
 
     def _fit_generator(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
         learner = self._generator(stage)
-        examples = {"alignment": sft.alignment, "cooccurrence": sft.cooccurrence}[stage](self._corpus)
+        examples = {"alignment": sft.alignment, "cooccurrence": sft.cooccurrence}[stage](self.corpus)
         figures = learner.fit(cast(Stage, stage), examples, checkpoints, self.progress)
         learner.save(out / "learner")
+        if stage != self._stages[-1] and len(self.judged):
+            # The last stage is judged by the lists that the reward learns from.
+            learner.export(checkpoints / "served")
+            figures |= self._searched(stage, judge(self, checkpoints / "served"), out)
         return figures
 
     def _personalise(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
         learner = self._generator(stage)
-        server = cast(UserEncoderServer, self._server("user_encoder"))
+        server = cast(UserEncoderServer, self.server("user_encoder"))
         try:
             examples = personalisation(
-                self._corpus,
+                self.corpus,
                 self.store,
-                self._split,
-                lambda: self._event_log,
+                self.split,
+                lambda: self.event_log,
                 server,
                 self.config.training,
                 self.progress,
             )
         except NothingPersonal as reason:
-            if stage == self.config.training.stages[0]:
+            if self.start is None and stage == self._stages[0]:
                 raise UsageError(f"stage {stage}: {reason}, and no stage before it taught anything") from None
             learner.save(out / "learner")
             return {"skipped": str(reason)}
-        user_encoder = self._learner("user_encoder", UserEncoderLearner)  # type: ignore[type-abstract]
+        user_encoder = self.learner("user_encoder", UserEncoderLearner)  # type: ignore[type-abstract]
         width, dim = learner.prefix_width, examples.history_dim
         module = user_encoder.module(dim, width) if width and dim else None
-        figures = learner.fit(PERSONAL, examples, checkpoints, self.progress, user_module=module)
+        figures = learner.fit(cast(Stage, stage), examples, checkpoints, self.progress, user_module=module)
         learner.save(out / "learner")
         user_encoder.save(out / "user_encoder")
         return figures
 
     def _export_generator(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
         """Export the generator, and the user encoder that was trained along, if one was."""
-        last = self._outs[self.config.training.stages[-1]] / "learner"
-        learner = self._learner("generator", GeneratorLearner, last)  # type: ignore[type-abstract]
+        learner = self._generator(None)
         with self.progress.task("exporting the generator"):
             self._keep(learner, checkpoints, out)
-        along = self._outs[PERSONAL] / "user_encoder" if PERSONAL in self._outs else None
+        personal = next((stage for stage in self._stages if stage in (PERSONAL, REFRESH)), None)
+        along = None if personal is None else self.outs[personal] / "user_encoder"
         if along is not None and along.is_dir():
-            user_encoder = self._learner("user_encoder", UserEncoderLearner, along)  # type: ignore[type-abstract]
+            user_encoder = self.learner("user_encoder", UserEncoderLearner, along)  # type: ignore[type-abstract]
             (out / "user_encoder").mkdir()
             self._keep(user_encoder, checkpoints, out / "user_encoder")
         size = sum(path.stat().st_size for path in (out / "served").rglob("*") if path.is_file())
         return {"mb": round(size / 1e6, 1)}
 
     def _make_lists(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
-        training = self.config.training
-        with self.progress.task("drawing held-out searches"):
-            drawn = draw_searches(self._split, self.store, lambda: self._event_log, training)
-        beams = training.reward_beams
-        return make_lists(self._split, drawn, self._context, self._server, beams, out, self.progress)
+        beams = self.config.training.reward_beams
+        figures = make_lists(self.split, self.drawn, self.context, self.server, beams, out, self.progress)
+        if stage == "lists":
+            figures |= self._searched(self._stages[-1] if self._stages else "", self._first(out), None)
+        if stage == "lists" and len(self.judged):
+            alone = judge(self, guide="prior_only")
+            figures["prior_only"] = {} if alone is None else alone.figures()
+        return figures
 
     def _fit_reward(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
-        learner = self._new("reward", RewardLearner)  # type: ignore[type-abstract]
-        siblings: dict[str, Path] = {role: self._bundle.folder / role for role in ROLES if role != "reward"}
+        learner = self.new("reward", RewardLearner)  # type: ignore[type-abstract]
+        made = self.outs["lists" if stage == "reward" else AGAIN["lists"]]
         lists = load_lists(
-            self._outs["lists"], self.store.items(), self._index, self._split.trained, self._pairs, siblings
+            made, self.store.items(), self.index, self.split.trained, self.pairs, self.siblings
         )
         figures = learner.fit(lists, checkpoints, self.progress, self._impressions(learner))
         self._keep(learner, checkpoints, out)
         return figures
 
+    def _prefer(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:
+        return prefer(self, cast(Phase, stage), self._answers(stage), checkpoints, out, self._keep)
+
+    def _answers(self, stage: str) -> Judged | None:
+        """How the generator answers the held-out searches when a phase begins."""
+        phases = phases_of(self.config)
+        before = phases[: phases.index(stage)]
+        kept = [phase for phase in before if self.figures(phase).get("kept")]
+        if not len(self.judged):
+            return None
+        return Judged.load(self.outs[kept[-1]]) if kept else self._first(self.outs["lists"])
+
+    def _first(self, lists: Path) -> Judged | None:
+        """How the generator of supervised training answers them."""
+        return first_of(load_file(lists / LISTS), self)
+
+    def _searched(self, stage: str, judged: Judged | None, out: Path | None) -> dict[str, Any]:
+        """Figures of a supervised stage's searches, and what changed since the stage before."""
+        if judged is None:
+            return {}
+        if out is not None:
+            judged.save(out)
+        figures: dict[str, Any] = {"searches": judged.figures()}
+        at = self._stages.index(stage) if stage in self._stages else 0
+        if at:
+            figures["change"] = judged.change(Judged.load(self.outs[self._stages[at - 1]]))
+        return figures
+
     def _impressions(self, learner: RewardLearner) -> Impressions | None:
         """The log, for a reward that reads it; None where it shows nothing."""
-        if not learner.reads_impressions or not len(self._exposures):
+        if not learner.reads_impressions or not len(self.exposures):
             return None
+        until = cast(str | None, self.figures("vocabulary").get("learnt_until"))
         with self.progress.task("reading what shoppers were shown"):
             found = impressions_of(
-                self._exposures,
+                self.exposures,
                 self.store.items(),
                 self.store.relevance().collect(),
-                lambda texts: embedded(self._tokenizer, texts, self.progress),
-                lambda users, times: self._event_log.states_before(users, times),
+                lambda texts: embedded(self.tokenizer, texts, self.progress),
+                lambda users, times: self.event_log.states_before(users, times),
                 half_life_days=self.config.training.half_life_days,
-                learnt_until=self._split.cutoff,
+                learnt_until=None if until is None else datetime.fromisoformat(until),
             )
         return found if len(found) else None
 
@@ -390,16 +413,18 @@ class _Training:
             {"stage": report.stage, "seconds": report.seconds, "figures": report.figures}
             for report in self.reports
         ]
-        reports = self._bundle.folder / "reports"
+        reports = self.bundle.folder / "reports"
         reports.mkdir()
         text = json.dumps(stages, indent=1, ensure_ascii=False)
         (reports / "training.json").write_text(text, encoding="utf-8")
+        text = json.dumps(effects(self.reports), indent=1, ensure_ascii=False)
+        (reports / "effects.json").write_text(text, encoding="utf-8")
         for role in ROLES:
-            made = self._outs[role] / "reports"
+            made = self.outs[AGAIN.get(role, role) if AGAIN.get(role) in self.outs else role] / "reports"
             if made.is_dir():
                 (reports / role).symlink_to(made.resolve())
-        write_most_clicked(self._pairs, self._bundle.folder / FALLBACK)
-        record = StageRecord(inputs=self._inputs["release"], seconds=0.0, figures={"stages": stages})
+        write_most_clicked(self.pairs, self.bundle.folder / FALLBACK)
+        record = StageRecord(inputs=self.inputs["release"], seconds=0.0, figures={"stages": stages})
         _, draft = self.ledger.begin("release", record.inputs)
         draft.rmdir()
         draft.mkdir()
@@ -409,7 +434,7 @@ class _Training:
         release = write_release(
             self.releases,
             self.name,
-            self._bundle.folder,
+            self.bundle.folder,
             self.config,
             self.store.fingerprint(),
             str(self.store.path.resolve()),
@@ -422,7 +447,7 @@ class _Training:
     def _drop_work(self) -> None:
         """Remove what only an unfinished training needs; the ledger and the release's record stay."""
         shutil.rmtree(self.work / "bundle", ignore_errors=True)
-        for stage, inputs in self._inputs.items():
+        for stage, inputs in self.inputs.items():
             if stage != "release":
                 shutil.rmtree(self.ledger.folder(stage, inputs), ignore_errors=True)
 

@@ -40,8 +40,11 @@ class Toy:
     def toml(self, **settings: object) -> str:
         lines = "".join(f"{key} = {str(value).lower()}\n" for key, value in settings.items())
         return (
-            "".join(f'[{role}]\nname = "toylearn"\n[{role}.toylearn]\n{lines}\n' for role in ROLES)
+            "[tracking]\nenabled = false\n\n"
+            + "".join(f'[{role}]\nname = "toylearn"\n[{role}.toylearn]\n{lines}\n' for role in ROLES)
             + "[training]\nvocabulary_size = 600\nreward_beams = 16\nreward_queries = 200\n"
+            + "judged_searches = 20\npreference_lists = 60\n"
+            + ("" if settings.get("prefers") else "preference = []\n")
         )
 
     def config(self, extra: str = "", **settings: object) -> Config:

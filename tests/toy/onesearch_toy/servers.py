@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import zlib
 from collections.abc import Sequence
@@ -161,12 +162,14 @@ class ToyUserEncoder(UserEncoderServer):
 
 
 class ToyGenerator(GeneratorServer):
-    def __init__(self, sleep_s: float) -> None:
-        self.sleep_s = sleep_s
+    def __init__(self, sleep_s: float, sharpness: float = 8.0) -> None:
+        self.sleep_s, self.sharpness = sleep_s, sharpness
 
     @classmethod
     def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
-        return cls(config.sleep_ms / 1000)  # type: ignore[attr-defined]
+        path = folder / "state.json"
+        backwards = path.exists() and "backwards" in json.loads(path.read_text(encoding="utf-8"))
+        return cls(config.sleep_ms / 1000, -8.0 if backwards else 8.0)  # type: ignore[attr-defined]
 
     def search(
         self,
@@ -216,7 +219,7 @@ class ToyGenerator(GeneratorServer):
             for node, score in zip(nodes, scores, strict=True):
                 low, high = live.tree.first_child[level][node : node + 2]
                 children = np.arange(low, high)[np.isfinite(live.log_mass[level][low:high])]
-                logits = 8.0 * (live.vectors[level][children].astype(np.float32) @ query)
+                logits = self.sharpness * (live.vectors[level][children].astype(np.float32) @ query)
                 if len(children):
                     next_nodes.append(children)
                     next_scores.append(

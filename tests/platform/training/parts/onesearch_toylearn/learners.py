@@ -28,6 +28,7 @@ from onesearch.progress import Progress
 from onesearch.training.examples import Examples
 from onesearch.training.impressions import Impressions
 from onesearch.training.lists import RankedLists
+from onesearch.training.preferences import Preferences
 from onesearch_toy.servers import DIM, LEVELS, codebooks, embed, quantise
 from pydantic import BaseModel
 
@@ -102,6 +103,35 @@ class UserEncoderLearner(_Keeps, UserEncoderLearner):  # type: ignore[no-redef,m
 
 
 class GeneratorLearner(_Keeps, GeneratorLearner):  # type: ignore[no-redef,misc]
+    @property
+    def learns_preferences(self) -> bool:  # type: ignore[override]
+        return bool(self.config.prefers)
+
+    def prefer(
+        self,
+        phase: contract.Phase,
+        preferences: Preferences,
+        examples: Examples,
+        work: Path,
+        progress: Progress,
+        user_module: Any = None,
+        origin: contract.Origin | None = None,
+    ) -> dict[str, Any]:
+        digest = hashlib.sha256(json.dumps(self.state, sort_keys=True).encode())
+        arrays = [*vars(preferences.ranked).values(), preferences.prompts.values, preferences.held_out]
+        for array in (*arrays, *(task.leaf for task in examples.sid_tasks)):
+            digest.update(np.ascontiguousarray(array))
+        assert origin is not None, "what supervised training ended with is told"
+        if os.environ.get("TOYLEARN_DIES_AFTER") == phase:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.state[phase] = digest.hexdigest()
+        if self.config.worsens:
+            self.state["backwards"] = True
+        if user_module is not None:
+            user_module.learnt = digest.hexdigest()
+        guarded = sum(len(task.leaf) for task in examples.sid_tasks)
+        return {"rows": len(preferences.ranked), "guarded": guarded, "kl": 0.5, "kl_origin": 0.75}
+
     @property
     def prefix_width(self) -> int:  # type: ignore[override]
         return int(self.config.width)

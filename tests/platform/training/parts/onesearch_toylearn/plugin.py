@@ -20,6 +20,10 @@ class ToyLearnConfig(BaseModel):
     """How long a step takes."""
     fail: bool = False
     """Whether the reward fails."""
+    prefers: bool = False
+    """Whether the generator learns preferences."""
+    worsens: bool = False
+    """Whether it gets everything backwards by them."""
     sleep_ms: float = 0.0
     prefix: tuple[int, int] = (0, 0)
     width: int = 8
