@@ -16,7 +16,7 @@ from onesearch.training.pairs import normalise_queries
 from pydantic import BaseModel
 
 from onesearch_pars.artifact import PARS_ARRAYS, FittedPars
-from onesearch_pars.features import FeatureMaker
+from onesearch_pars.features import FeatureMaker, categories_of
 from onesearch_pars.samples import MATCHING_COLUMNS, TASTE_COLUMNS
 from onesearch_pars.space import FeatureSpace, log_popularity, stacked
 from onesearch_pars.text import Analyser
@@ -55,7 +55,15 @@ class ParsServer(RewardServer):
                     f"{folder / PARS_ARRAYS}: knows {known} items, the catalogue has {len(index)}"
                 )
         analyser = Analyser(own.language)
-        maker = FeatureMaker(analyser, own.fields, own.evidence, own.tastes, index.vectors, index.popularity)
+        maker = FeatureMaker(
+            analyser,
+            own.fields,
+            own.evidence,
+            own.tastes,
+            index.vectors,
+            index.popularity,
+            categories_of(index.items),
+        )
         towers = context.runtime.session(folder / GRAPH) if fitted.towers else None
         return cls(fitted, maker, FeatureSpace(index.items, index.vectors), index.popularity, towers)
 

@@ -14,7 +14,7 @@ from onesearch.errors import ArtifactError
 from pydantic import BaseModel
 
 from onesearch_pars.artifact import ARRAYS, Fitted
-from onesearch_pars.features import FEATURES, PARTS, FeatureMaker
+from onesearch_pars.features import FEATURES, PARTS, FeatureMaker, categories_of
 from onesearch_pars.text import Analyser
 
 _PART_OF = np.array([[feature.part == part for part in PARTS] for feature in FEATURES], dtype=np.float32)
@@ -45,6 +45,7 @@ class RelevanceServer(RewardServer):
             fitted.tastes,
             index.vectors,
             index.popularity,
+            categories_of(index.items),
         )
         return cls(maker, fitted.weights)
 
@@ -55,7 +56,7 @@ class RelevanceServer(RewardServer):
         states: Sequence[ShopperState],
         candidates: Candidates,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Totals f32[B, K] (-inf on padding) and parts f32[B, K, 8] that sum to them (0 on padding)."""
+        """Totals f32[B, K] (-inf on padding) and parts f32[B, K, 9] that sum to them (0 on padding)."""
         parts = self._maker.features(queries, query_vecs, states, candidates) @ self._weights_by_part
         totals = np.where(candidates.items >= 0, parts.sum(axis=2), np.float32(-np.inf))
         return totals.astype(np.float32), parts

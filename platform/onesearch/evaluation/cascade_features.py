@@ -1,4 +1,5 @@
-"""What the cascade's ranker looks at: words and vectors, counters, and what is known of the shopper.
+"""What the cascade's ranker looks at: words and vectors, what kinds of things are near the query, counters,
+and what is known of the shopper.
 
 Of the shopper it is told what the rewards are told: what they like of attributes and prices
 (:mod:`onesearch.shoppers.tastes`), how near an item is to what they clicked and ordered, how much of it was
@@ -36,6 +37,8 @@ QUERY_FEATURES = (
     "title_words",
     "query_words",
     "log_price",
+    "kind_share",
+    "category_share",
 )
 SHOPPER_FEATURES = (
     *TASTES,
@@ -56,6 +59,7 @@ LONGEST, RELEVANT = 300, 10
 """Newest clicks and orders looked at; events nearest to the query that say what matters for it."""
 _CATEGORY_DEPTH = 2
 _RATE_WEIGHT = 20.0
+_SHARP = 20.0
 
 
 class Features:
@@ -66,9 +70,13 @@ class Features:
         self._title_words = np.array([len(text.split()) for text in known.texts], dtype=np.float32)
         price = known.items["price"].cast(pl.Float32).fill_null(np.nan).to_numpy()
         self._log_price = np.log1p(np.where(price >= 0, price, np.nan))
-        path = pl.col("category").list.head(_CATEGORY_DEPTH).list.join(" > ")
-        number = path.fill_null("").rank("dense").cast(pl.Int64) - 1
-        self._category = known.items.select(number=number)["number"].to_numpy()
+        path = pl.col("category")
+        self._kind, self._category = (
+            known.items.select(number=own.list.join(" > ").fill_null("").rank("dense").cast(pl.Int64) - 1)[
+                "number"
+            ].to_numpy()
+            for own in (path, path.list.head(_CATEGORY_DEPTH))
+        )
         self._categories = int(self._category.max(initial=-1)) + 1
 
     def of(
@@ -109,6 +117,7 @@ class Features:
             self._title_words[items],
             np.full(len(items), len(query.split())),
             self._log_price[items],
+            *_votes(cosine, (self._kind[items], self._category[items])),
             *self._shopper(query_vec, state, items),
         )
         return np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
@@ -145,6 +154,13 @@ class Features:
         if not len(own):
             return np.zeros(len(category))
         return np.bincount(self._category[own], minlength=self._categories)[category] / len(own)
+
+
+def _votes(cosine: np.ndarray, groups: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    """Shares of the candidates' votes, softmax of their similarity, for each one's kind and category."""
+    votes = np.exp(_SHARP * (cosine - cosine.max(initial=-1.0)))
+    votes /= max(1e-9, float(votes.sum()))
+    return [np.bincount(own, votes)[own] if len(own) else votes for own in groups]
 
 
 def _places(scores: np.ndarray) -> np.ndarray:

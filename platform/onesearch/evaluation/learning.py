@@ -39,17 +39,31 @@ CASCADE, POPULAR = "cascade", "popular"
 
 @dataclass(frozen=True)
 class Way:
-    """One way of learning: the reward, and the release that it is trained as."""
+    """One way of learning: a reward and phases of preference learning, after the same supervised training."""
 
     release: str
     reward: str
+    phases: tuple[str, ...] = ()
 
 
-WAYS = (Way("sft", "relevance"), Way("pars", "pars"))
+SFT = Way("sft", "relevance")
+WAYS = (
+    SFT,
+    Way("pars", "pars"),
+    Way("phase-1", "pars", ("phase_1",)),
+    Way("phase-2", "pars", ("phase_2",)),
+    Way("whole", "pars", ("phase_1", "phase_2")),
+)
 ARMS = (
     ("SFT", "sft", False),
     ("SFT + relevance", "sft", True),
     ("SFT + pars", "pars", True),
+    ("SFT + phase 1", "phase-1", False),
+    ("SFT + phase 2", "phase-2", False),
+    ("SFT + phases 1, 2", "whole", False),
+    ("SFT + phase 1 + pars", "phase-1", True),
+    ("SFT + phase 2 + pars", "phase-2", True),
+    ("whole: SFT + phases 1, 2 + pars", "whole", True),
 )
 """Name of an arm, its release, and whether the release's reward reranks."""
 
@@ -97,13 +111,22 @@ def run(
 
 
 def trained(store: Store, releases: Path, config: Config, progress: Progress) -> list[Arm]:
-    """Every arm's release, trained where it is missing."""
+    """Every arm's release, trained where it is missing: all go on from the first one's generator."""
     made: dict[str, Release] = {}
     for way in WAYS:
         progress.say(f"release: {way.release}")
-        own = with_component(config, "reward", way.reward)
-        made[way.release] = train(store, releases, way.release, own, progress).release
+        start = made.get(SFT.release)
+        made[way.release] = train(
+            store, releases, way.release, configured(config, way), progress, start_from=start
+        ).release
     return [Arm(name, made[release], reranked) for name, release, reranked in ARMS]
+
+
+def configured(config: Config, way: Way) -> Config:
+    """The configuration of an arm. Phases are kept whatever they did, since that is what is measured."""
+    own = with_component(config, "reward", way.reward)
+    changes = {"preference": way.phases, "keep_worse": True, "refresh": False}
+    return replace(own, training=own.training.model_copy(update=changes))
 
 
 def with_component(config: Config, role: Role, name: str) -> Config:

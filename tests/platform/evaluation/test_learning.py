@@ -19,6 +19,16 @@ def test_arms_name_releases_that_are_trained() -> None:
     assert len({name for name, _, _ in learning.ARMS}) == len(learning.ARMS)
 
 
+def test_arms_differ_in_reward_and_phases_alone() -> None:
+    config = parse_config("[training]\npreference_lists = 7\n")
+    made = {way.release: learning.configured(config, way) for way in learning.WAYS}
+    assert made["sft"].training.preference == () and made["sft"].names["reward"] == "relevance"
+    assert made["whole"].training.preference == ("phase_1", "phase_2")
+    assert {one.training.preference_lists for one in made.values()} == {7}
+    # Phases that did harm are measured, not left out.
+    assert all(one.training.keep_worse and not one.training.refresh for one in made.values())
+
+
 def test_another_component_keeps_all_else() -> None:
     config = parse_config("[reward.relevance]\nl2 = 0.5\n[serving]\nbeams = 7\n")
     assert learning.with_component(config, "reward", "relevance") is config
