@@ -59,10 +59,14 @@ is seldom judged for another, so a reward free to do so learns to push known ite
 true of how the labels were drawn, and false of what shoppers want."""
 MATCHING = tuple(f.name for f in FEATURES if f.part in ("similarity", "words", "phrases", "spelling"))
 """How well an item matches a query, whatever shoppers and generator say of it."""
+RELEVANT = (*MATCHING, *(f.name for f in FEATURES if f.part == "category"))
+"""What relevance is told by: matching, and whether it is the kind of thing that was asked for."""
 _COSINE = next(at for at, f in enumerate(FEATURES) if f.name == "cosine")
 PARTS = tuple(dict.fromkeys(feature.part for feature in FEATURES))
 SHARP = 20.0
 """What similarities are multiplied by before candidates vote for their categories."""
+VOTERS = 128
+"""So many of the catalogue vote where there are no candidates."""
 CATEGORY_DEPTHS: tuple[int | None, ...] = (None, 2)
 """How much of a category path makes the kind (all of it) and the category of an item."""
 
@@ -181,6 +185,15 @@ class FeatureMaker:
                 votes = self._votes(items, asked[:, _COSINE])
                 made[row, real] = np.concatenate([asked, liked, votes], axis=1)
         return made
+
+    def relevant(self, query: str, query_vec: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """f32[K, R] in the order of :data:`RELEVANT`, of items that stand in no list: those most similar to
+        the query in the whole catalogue vote instead of candidates. Arguments as of :meth:`matching`."""
+        every = self._vectors.astype(np.float32) @ query_vec.astype(np.float32)
+        near = np.argpartition(-every, min(VOTERS, len(every)) - 1)[:VOTERS]
+        voters = np.concatenate([np.setdiff1d(near, items), items])
+        votes = self._votes(voters, every[voters])[len(voters) - len(items) :]
+        return np.concatenate([self.matching(query, query_vec, items), votes], axis=1)
 
     def matching(self, query: str, query_vec: np.ndarray, items: np.ndarray) -> np.ndarray:
         """f32[K, M] in the order of :data:`MATCHING`, for a normalised query, its f32[D] and items i32[K]."""
