@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from onesearch.data.simulation import ORACLE, RANDOM, Outcome, Requests, SimulatedShoppers
+from onesearch.data.demo.behaviour import PAGE
+from onesearch.data.simulation import ORACLE, RANDOM, Requests, SimulatedShoppers
 from onesearch.evaluation.arms import Answers
 
 SEARCHES, CLICKS, IMPRESSIONS, ORDERS, RELEVANCE, BEST = range(6)
@@ -27,10 +29,11 @@ class Trial:
     """Sums of what shoppers did with the lists of each arm.
 
     Attributes:
-        shoppers: who acts. item_ids: of the arms' item numbers.
+        shoppers: who acts. item_ids: of the arms' item numbers. lucks: draws of luck that a seed meets.
         sums: arm → f64[shoppers, 6]: searches, clicks, impressions, orders, summed relevance of the first
             ten, and orders had its candidates been ordered by one who knows every taste.
-        by_seed: arm → orders a search of each seed.
+        by_seed: arm → orders a search of each seed. bought: arm → share of the shoppers who ordered, by seed
+            and luck.
     """
 
     shoppers: SimulatedShoppers
@@ -42,51 +45,61 @@ class Trial:
 
     def add(self, requests: Requests, answers: Mapping[str, Answers], seed: int) -> None:
         """Let shoppers act on the answers of every arm, and on an oracle's and a random one's."""
-        shown = {name: self._ids(answer.shown) for name, answer in answers.items()}
-        shown[ORACLE] = self.shoppers.oracle(requests)
-        shown[RANDOM] = self.shoppers.random(requests, seed=seed)
-        for name, lists in shown.items():
-            best = self._best(requests, answers[name].reached) if name in answers else lists
-            self._act(name, requests, lists, best, seed)
+        for name, answer in answers.items():
+            reached = self._numbers(answer.reached)
+            self._act(name, requests, self._numbers(answer.shown), self.best(requests, reached), seed)
+        for name, lists in (
+            (ORACLE, self.shoppers.oracle(requests)),
+            (RANDOM, self.shoppers.random(requests, seed=seed)),
+        ):
+            shown = np.full((len(lists), max([1, *map(len, lists)])), -1, np.int64)
+            for row, items in zip(shown, lists, strict=True):
+                row[: len(items)] = [self._number[item] for item in items]
+            self._act(name, requests, shown, shown, seed)
 
-    def _act(
-        self,
-        name: str,
-        requests: Requests,
-        lists: list[list[str]],
-        best: list[list[str]],
-        seed: int,
-    ) -> None:
-        people = len(self.shoppers.world.people)
-        total = self.sums.setdefault(name, np.zeros((people, 6)))
+    def _act(self, name: str, requests: Requests, shown: np.ndarray, best: np.ndarray, seed: int) -> None:
+        """``shown`` and ``best`` i64[R, K]: the world's item numbers, -1 behind the last."""
+        behaviour, who = self.shoppers.world.behaviour, requests.needs.who
+        relevance = behaviour.relevance(requests.needs, shown[:, :PAGE]).sum(axis=1) / PAGE
+        total = self.sums.setdefault(name, np.zeros((len(self.shoppers.world.people), 6)))
         orders = 0.0
         for luck in range(self.lucks):
-            lot = seed * 1_000 + luck
-            real, ideal = self.shoppers.act(requests, lists, lot), self.shoppers.act(requests, best, lot)
-            np.add.at(total, real.who, _columns(real, ideal))
-            orders += float(real.orders.mean())
-            self.bought.setdefault(name, []).append(real.figures()["buyers"])
+            lot = seed * 1_000 + luck + 1  # 0 is the luck of the logged year
+            real = behaviour.act(requests.needs, shown, lot)
+            ideal = real if best is shown else behaviour.act(requests.needs, best, lot)
+            ordered = real.ordered.sum(axis=1)
+            sums = (np.ones(len(who)), real.clicked.sum(axis=1), real.shown.sum(axis=1), ordered, relevance)
+            np.add.at(total, who, np.stack([*sums, ideal.ordered.sum(axis=1)], axis=1))
+            orders += float(ordered.mean())
+            bought = len(np.unique(who[ordered > 0])) / len(np.unique(who))
+            self.bought.setdefault(name, []).append(bought)
         self.by_seed.setdefault(name, []).append(orders / self.lucks)
 
-    def _best(self, requests: Requests, reached: np.ndarray, k: int = 20) -> list[list[str]]:
-        """The reached items by p(click)·p(order): what the arm's last stage could have made of them.
+    def best(self, requests: Requests, reached: np.ndarray, k: int = 20) -> np.ndarray:
+        """The reached items by p(click)·p(order), i64[R, ≤ k]: what the last stage could have made of them.
 
         Left out is what has nothing to do with the request: a shopper may well order it for sheer liking, but
         a search engine that shows it is none. The oracle keeps to the request's group of things as well.
         """
-        world = self.shoppers.world
-        ids = world.listings.items["item_id"].to_list()
-        number = {item: at for at, item in enumerate(ids)}
-        of_world = np.array([number[item] for item in self.item_ids], np.int64)
-        items = np.where(reached >= 0, of_world[np.maximum(reached, 0)], -1)
-        click, order = world.behaviour.chances(requests.needs, items)
-        fits = (items >= 0) & (world.behaviour.relevance(requests.needs, items) > 0)
-        items = np.where(fits, items, -1)
+        behaviour = self.shoppers.world.behaviour
+        click, order = behaviour.chances(requests.needs, reached)
+        fits = (reached >= 0) & (behaviour.relevance(requests.needs, reached) > 0)
         first = np.argsort(-np.where(fits, click * order, -1.0), axis=1, kind="stable")[:, :k]
-        return [[ids[at] for at in row if at >= 0] for row in np.take_along_axis(items, first, 1).tolist()]
+        best: np.ndarray = np.take_along_axis(np.where(fits, reached, -1), first, axis=1)
+        return best
 
-    def _ids(self, shown: np.ndarray) -> list[list[str]]:
-        return [[self.item_ids[at] for at in row if at >= 0] for row in shown.tolist()]
+    @cached_property
+    def _number(self) -> dict[str, int]:
+        ids = self.shoppers.world.listings.items["item_id"].to_list()
+        return {item: number for number, item in enumerate(ids)}
+
+    @cached_property
+    def _of_world(self) -> np.ndarray:
+        return np.array([self._number[item] for item in self.item_ids], np.int64)
+
+    def _numbers(self, items: np.ndarray) -> np.ndarray:
+        """The world's numbers i64[R, K] of the arms'."""
+        return np.where(items >= 0, self._of_world[np.maximum(items, 0)], -1)
 
     def rows(self, against: str, order: Sequence[str]) -> list[dict[str, Any]]:
         """One row an arm, in this order.
@@ -137,21 +150,6 @@ class _Bootstrap:
         ratios = (self._weights @ own) / np.maximum(self._weights @ base, 1e-9) - 1
         low, high = np.percentile(ratios, [2.5, 97.5])
         return float(own.sum() / base.sum() - 1), float(low), float(high)
-
-
-def _columns(real: Outcome, ideal: Outcome) -> np.ndarray:
-    """f64[R, 6]."""
-    return np.stack(
-        [
-            np.ones(len(real.who)),
-            real.clicks,
-            real.impressions,
-            real.orders,
-            real.relevance,
-            ideal.orders,
-        ],
-        axis=1,
-    )
 
 
 def _short(value: float) -> float:
