@@ -42,10 +42,10 @@ class Toy:
     variables: dict[str, str]
     states: str
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, limit_s: float = 60) -> subprocess.CompletedProcess[str]:
         """``onesearch …`` in the serving environment."""
         command = [self.python, "-m", "onesearch.cli.main", *arguments]
-        return subprocess.run(command, env=self.variables, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=self.variables, capture_output=True, text=True, timeout=limit_s)
 
     def put(self, state: ShopperState) -> None:
         """Write a shopper's state, as a consumer of events would: from another process."""

@@ -121,6 +121,9 @@ def serving_modules() -> list[str]:
     files = [file for file in files if "conformance" not in file.parts and file.name != "with_confluent.py"]
     names = [".".join(file.relative_to(CORE.parent).with_suffix("").parts) for file in files]
     servers = [entry.offer.server.split(":")[0] for entry in load_plugins().registered]
+    # Tests before this one may have brought parts of their own.
+    servers = [name for name in servers if (ROOT / "plugins" / name.split(".")[0]).is_dir()]
+    assert servers
     return sorted({name.removesuffix(".__init__") for name in names} | set(servers))
 
 

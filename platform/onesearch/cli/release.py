@@ -23,6 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="List, verify, promote, roll back, 
 Releases = Annotated[Path, typer.Option("--releases", help="Folder of releases.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 RELEASES = Path("releases")
+_SIDE = ("shoppers", "searches", "outcomes")
 
 
 @app.command("list")
@@ -51,13 +52,23 @@ def list_releases(releases: Releases = RELEASES, as_json: Json = False) -> None:
     rows: list[list[object]] = []
     for entry in entries:
         mark = Text("*" if entry.champion else "?" if entry.challenger else "", style="bold green")
+        served = "yes" if entry.served else ""
         if entry.manifest is None:
-            rows.append([mark, entry.name, None, None, None, Text(entry.problem, style="red")])
+            rows.append([mark, entry.name, None, None, None, served, Text(entry.problem, style="red")])
             continue
         parts = " · ".join(entry.manifest.components[role].component for role in ROLES)
         created = f"{entry.manifest.created:%Y-%m-%d %H:%M}"
-        rows.append([mark, entry.name, created, _items(entry.manifest), _megabytes(entry.manifest), parts])
-    columns = ("", "release", "created (UTC)", "items", "MB", "tokenizer · user encoder · generator · reward")
+        size = _megabytes(entry.manifest)
+        rows.append([mark, entry.name, created, _items(entry.manifest), size, served, parts])
+    columns = (
+        "",
+        "release",
+        "created (UTC)",
+        "items",
+        "MB",
+        "served",
+        "tokenizer · user encoder · generator · reward",
+    )
     out.print(table(f"releases in {releases}", columns, rows) if rows else f"no releases in {releases}")
 
 
@@ -173,6 +184,54 @@ def challenge(
         )
     else:
         out.print(f"{challenger.name} answers {challenger.share:.1%} of the shoppers")
+
+
+@app.command()
+def compare(
+    log: Annotated[
+        Path,
+        typer.Option(
+            help="Interactions: a Delta table, a Parquet file, or a folder of them.", show_default=False
+        ),
+    ],
+    champion: Annotated[str | None, typer.Option(help="By name.", show_default="that of --releases")] = None,
+    challenger: Annotated[
+        str | None, typer.Option(help="By name.", show_default="that of --releases")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="orders or clicks, per search.")] = "orders",
+    expected: Annotated[
+        float, typer.Option(help="Relative difference that is looked for; 0.05 is 5 %.", min=0.001, max=1)
+    ] = 0.05,
+    alpha: Annotated[
+        float, typer.Option(help="Share of wrong verdicts where there is no difference.", min=1e-6, max=0.5)
+    ] = 0.05,
+    releases: Releases = RELEASES,
+    as_json: Json = False,
+) -> None:
+    """Compare champion and challenger by a log; may be asked at any time, as often as one likes."""
+    registry = Registry(releases)
+    named = registry.challenger()
+    champion = champion or registry.champion()
+    challenger = challenger or (named.name if named else None)
+    if champion is None or challenger is None:
+        raise UsageError(f"{releases} names no champion or no challenger; name --champion and --challenger")
+    from onesearch.releases.comparing import compare as compare_releases
+    from onesearch.releases.comparing import read_log
+
+    done = compare_releases(read_log(log), champion, challenger, metric, expected, alpha)
+    if as_json:
+        print_json(done.as_json())
+        return
+    rows = [
+        [name, side.shoppers, side.searches, side.outcomes, round(side.rate, 5)]
+        for name, side in ((champion, done.look.champion), (challenger, done.look.challenger))
+    ]
+    out.print(table(f"since {done.since:%Y-%m-%d %H:%M} UTC", ("release", *_SIDE, f"{metric}/search"), rows))
+    lift, low, high = done.lift
+    out.print(f"\n{metric} per search {lift:+.2f} % (always-valid interval {low:+.2f} to {high:+.2f} %)")
+    said = {"open": "neither better nor worse yet"}.get(done.verdict, done.verdict)
+    after = f", decided after {done.decided_after:,} searches" if done.decided_after else ""
+    out.print(f"{challenger} is {said} (p = {done.look.p:.4f}, always valid{after})")
 
 
 @app.command()

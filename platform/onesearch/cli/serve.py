@@ -16,6 +16,7 @@ from rich.text import Text
 
 from onesearch.cli._output import err, out, print_json
 from onesearch.errors import UsageError
+from onesearch.kafka.opening import SERVERS_VARIABLE
 from onesearch.releases.registry import Registry
 from onesearch.releases.release import Release
 from onesearch.serving import environment, whereabouts
@@ -60,6 +61,25 @@ def serve(
             show_default="of the release",
         ),
     ] = None,
+    kafka: Annotated[
+        str | None,
+        typer.Option(
+            help="Bootstrap servers: what is shown and done is told there.", show_default="of the release"
+        ),
+    ] = None,
+    spool: Annotated[
+        Path | None,
+        typer.Option(help="Where events wait while Kafka does not answer.", show_default="of the release"),
+    ] = None,
+    explore: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability that a place of a first page shows an item from below.",
+            show_default="of the release",
+            min=0,
+            max=0.5,
+        ),
+    ] = None,
     ready_file: Annotated[Path | None, typer.Option(help="Written (JSON) once everything answers.")] = None,
     log: Annotated[Path | None, typer.Option(help="Where a line of JSON a search goes.")] = None,
     triton_log: Annotated[Path | None, typer.Option(help="Where Triton's own log goes.")] = None,
@@ -75,8 +95,8 @@ def serve(
         given: dict[str, Any] = {
             "release": release, "releases": releases, "host": host, "port": port,
             "triton-port": triton_port, "beams": beams, "certify": certify,
-            "threads": threads, "states": states, "ready-file": ready_file, "log": log,
-            "triton-log": triton_log,
+            "threads": threads, "states": states, "kafka": kafka, "spool": spool, "explore": explore,
+            "ready-file": ready_file, "log": log, "triton-log": triton_log,
         }  # fmt: skip
         command += [f"--{name}={value}" for name, value in given.items() if value is not None]
         os.execv(command[0], [*command, *(["--json"] if json else [])])
@@ -95,8 +115,12 @@ def serve(
         "certify": certify,
         "threads": threads,
         "states": states,
+        "spool": None if spool is None else str(spool),
+        "explore": explore,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
+    servers = kafka or opened.config.kafka.servers or os.environ.get(SERVERS_VARIABLE, "")
+    events = opened.config.kafka.model_copy(update={"servers": servers}) if servers else None
     told: list[Ready] = []
 
     def tell(ready: Ready) -> None:
@@ -112,7 +136,7 @@ def serve(
             out.print(_card(ready.as_dict()))
 
     async def run() -> None:
-        await Service(opened, changes, found, triton_log, registry).run(tell)
+        await Service(opened, changes, found, triton_log, registry, events).run(tell)
 
     try:
         if not json:
@@ -143,6 +167,8 @@ def _card(about: dict[str, Any]) -> Panel:
     rows.add_row("gateway (gRPC)", f"[bold green]{about['gateway']}[/]")
     rows.add_row("catalogue", f"{about['items']:,} items, generation {about['generation']}")
     rows.add_row("shoppers", about["states"] or Text("not known: no --states", style="dim"))
+    if about["kafka"]:
+        rows.add_row("events", about["kafka"])
     rows.add_row("Triton (gRPC)", about["triton"])
     rows.add_row("metrics", about["metrics"])
     rows.add_row("ready after", f"{about['ready_s']:.1f} s")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import polars as pl
 from google.protobuf.message import DecodeError
 
-from onesearch.data.schemas import RULES, TableName, schema
+from onesearch.data.schemas import RULES, schema
 from onesearch.errors import DataError
 from onesearch.events.messages import (
     ACTION_NAMES,
@@ -16,20 +16,13 @@ from onesearch.events.messages import (
     SCENE_NAMES,
     SCHEMA,
     UNREADABLE,
-    CatalogueChange,
+    CatalogueEvent,
     read_change,
 )
 from onesearch.events.proto import events_pb2 as pb
 
 FUTURE_LIMIT_S = 86_400
 """Seconds that an event may lie ahead of the clock of whoever reads it."""
-CHANGES = {
-    "event_id": pl.String(),
-    "ts": schema("interactions")["ts"],
-    "withdrawn": pl.Boolean(),
-    **schema("items"),
-}
-"""Columns of catalogue changes: those of an item, of which a withdrawal has the id only."""
 
 
 class Refused(NamedTuple):
@@ -94,36 +87,24 @@ def read_interactions(raw: Sequence[bytes], now: float) -> Read:
         pl.col("action").replace_strict(ACTION_NAMES, default=None, return_dtype=pl.String()),
         _time("ts"),
     )
-    return _checked("interactions", rows, table, refused, now)
+    return _checked(rows, table, refused, now)
 
 
-def read_changes(raw: Sequence[bytes], now: float) -> Read:
-    """Messages as rows with the columns :data:`CHANGES`; see :func:`read_interactions`."""
+def read_changes(raw: Sequence[bytes], now: float) -> tuple[list[int], list[CatalogueEvent], list[Refused]]:
+    """Messages as changes of the catalogue: which ones they are, the changes, and all others."""
     rows, changes, refused = [], [], []
+    latest = int((now + FUTURE_LIMIT_S) * 1e6)
     for row, message in enumerate(raw):
         try:
-            changes.append(read_change(message))
+            event = read_change(message)
+            if event.ts_us > latest:
+                raise DataError(_AHEAD)
         except DataError as error:
             refused.append(Refused(row, str(error)))
         else:
             rows.append(row)
-    table = changes_table(changes)
-    return _checked("items", rows, table, refused, now)
-
-
-def changes_table(changes: Sequence[CatalogueChange]) -> pl.DataFrame:
-    """Changes as rows with the columns :data:`CHANGES`, unchecked."""
-    records = [
-        {
-            "event_id": change.event_id,
-            "ts": change.ts_us,
-            "withdrawn": change.item is None,
-            **(change.item or {"item_id": change.item_id}),
-        }
-        for change in changes
-    ]
-    types: dict[str, pl.DataType] = {**CHANGES, "ts": pl.Int64()}
-    return pl.DataFrame(records, schema=types).with_columns(_time("ts"))
+            changes.append(event)
+    return rows, changes, refused
 
 
 def _parsed(raw: Sequence[bytes]) -> tuple[list[int], Sequence[pb.Interaction], list[Refused]]:
@@ -161,6 +142,7 @@ class _Heads(dict[int, bytes]):
 
 
 _HEADS = _Heads()
+_AHEAD = "ts_us: lies more than a day ahead of the clock"
 
 
 def _time(name: str) -> pl.Expr:
@@ -169,30 +151,19 @@ def _time(name: str) -> pl.Expr:
     return pl.when(column.is_between(0, LAST_TIME_US)).then(column).cast(schema("interactions")["ts"])
 
 
-def _checked(
-    name: TableName, rows: list[int], table: pl.DataFrame, refused: list[Refused], now: float
-) -> Read:
+def _checked(rows: list[int], table: pl.DataFrame, refused: list[Refused], now: float) -> Read:
     """Without the rows that break a rule of the store's schema, or lie ahead of the clock."""
     limit = pl.lit(int((now + FUTURE_LIMIT_S) * 1e6)).cast(table.schema["ts"])
     checks = [
-        (pl.col("event_id") == "", "event_id: is empty"),
+        (pl.col("schema") != SCHEMA, f"schema: is not version {SCHEMA}, the one that this OneSearch reads"),
+        (pl.col("action").is_null(), "action: is unknown, or missing"),
+        (pl.col("scene").is_null(), "scene: is unknown, or missing"),
         (pl.col("ts").is_null(), "ts_us: is not a time after 1970"),
-        (pl.col("ts") > limit, "ts_us: lies more than a day ahead of the clock"),
-        *((rule.broken, f"{rule.column}: {rule.reason}") for rule in RULES[name]),
+        (pl.col("ts") > limit, _AHEAD),
+        *((pl.col(name) == "", f"{name}: is empty") for name in ("event_id", "user_id", "item_id")),
+        *((rule.broken, f"{rule.column}: {rule.reason}") for rule in RULES["interactions"]),
     ]
-    if name == "interactions":
-        checks = [
-            (pl.col("schema") != SCHEMA, f"schema: is not {SCHEMA}, the version that this OneSearch reads"),
-            (pl.col("action").is_null(), "action: is unknown, or missing"),
-            (pl.col("scene").is_null(), "scene: is unknown, or missing"),
-            (pl.col("user_id") == "", "user_id: is empty"),
-            (pl.col("item_id") == "", "item_id: is empty"),
-            *checks,
-        ]
-        columns = list(schema(name))
-    else:
-        checks.append((~pl.col("withdrawn") & (pl.col("title").fill_null("") == ""), "title: is empty"))
-        columns = list(CHANGES)
+    columns = list(schema("interactions"))
     broken = table.select(pl.any_horizontal(check.fill_null(False) for check, _ in checks)).to_series()
     if not broken.any():
         return Read(rows, table.select(columns), refused)

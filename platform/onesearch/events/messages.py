@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from onesearch.catalogue.changes import Action, Change
 from onesearch.errors import DataError
 from onesearch.events.proto import events_pb2 as pb
 
 SCHEMA = 1
 """What this code writes, and the newest that it reads."""
+ANONYMOUS = "anonymous:"
+"""Before the id of a request whose shopper is not known: a user id of the log, which has no state."""
 SCENES = {"search": pb.SEARCH, "recommend": pb.RECOMMEND}
 ACTIONS = {"impression": pb.IMPRESSION, "click": pb.CLICK, "order": pb.ORDER}
 SCENE_NAMES = {number: name for name, number in SCENES.items()}
@@ -54,18 +56,12 @@ class Interaction(NamedTuple):
     release: str | None = None
 
 
-class CatalogueChange(NamedTuple):
-    """An item is new, has changed, or is gone.
-
-    Attributes:
-        item_id: which item.
-        item: the whole item, a row of a store's items; None: it is withdrawn.
-    """
+class CatalogueEvent(NamedTuple):
+    """A change of the catalogue on its way; see :class:`~onesearch.catalogue.changes.Change`."""
 
     event_id: str
     ts_us: int
-    item_id: str
-    item: Mapping[str, Any] | None
+    change: Change
 
 
 def new_event_id() -> str:
@@ -126,35 +122,34 @@ def read_interaction(raw: bytes) -> Interaction:
     )
 
 
-def write_change(change: CatalogueChange) -> bytes:
+def write_change(event: CatalogueEvent) -> bytes:
     """The message of a change of the catalogue. Raises DataError where it has no form."""
-    message = pb.CatalogueChange(schema=SCHEMA, event_id=change.event_id, ts_us=change.ts_us)
+    change = event.change
+    message = pb.CatalogueChange(schema=SCHEMA, event_id=event.event_id, ts_us=event.ts_us)
     try:
-        if change.item is None:
+        if change.action == "withdraw":
             message.withdraw = change.item_id
         else:
-            message.upsert.CopyFrom(_item_to(change.item))
+            getattr(message, change.action).CopyFrom(_item_to(change))
         return message.SerializeToString()
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise DataError(f"the change of item {change.item_id!r} cannot be written: {error!r}") from error
 
 
-def read_change(raw: bytes) -> CatalogueChange:
+def read_change(raw: bytes) -> CatalogueEvent:
     """A change as it came. Raises DataError that says why it cannot be read."""
     message = _parsed(pb.CatalogueChange, raw)
     kind = message.WhichOneof("change")
     if kind is None:
-        raise DataError("neither an item nor a withdrawal: a newer sender, or none at all")
-    item = None if kind == "withdraw" else _item_from(message.upsert)
-    item_id = message.withdraw if item is None else str(item["item_id"])
-    if not item_id:
-        raise DataError("item_id is empty")
-    return CatalogueChange(message.event_id, message.ts_us, item_id, item)
+        raise DataError("neither put, nor patched, nor withdrawn: a newer sender, or none at all")
+    if kind == "withdraw":
+        return CatalogueEvent(message.event_id, message.ts_us, Change(message.withdraw, "withdraw"))
+    return CatalogueEvent(message.event_id, message.ts_us, _change_from(kind, getattr(message, kind)))
 
 
-def key_of(event: Interaction | CatalogueChange) -> bytes:
+def key_of(event: Interaction | CatalogueEvent) -> bytes:
     """The Kafka key: what must stay in order goes to one partition."""
-    name = event.user_id if isinstance(event, Interaction) else event.item_id
+    name = event.user_id if isinstance(event, Interaction) else event.change.item_id
     return name.encode("utf-8", "replace")
 
 
@@ -173,30 +168,24 @@ def _parsed(kind: Any, raw: bytes) -> Any:
     return message
 
 
-def _item_to(item: Mapping[str, Any]) -> pb.Item:
-    attributes: Sequence[Mapping[str, str]] = item.get("attributes") or ()
-    return pb.Item(
-        item_id=item["item_id"],
-        title=item["title"],
-        category=item.get("category") or (),
-        attributes=[pb.Attribute(type=one["type"], value=one["value"]) for one in attributes],
-        price=item.get("price"),
-        detail_text=item.get("detail_text") or "",
-        ocr_text=item.get("ocr_text") or "",
-        image_uri=item.get("image_uri") or "",
-        in_stock=item.get("in_stock"),
-    )
+_TOLD = ("title", "brand", "price", "in_stock", "popularity", "detail_text", "ocr_text", "image_uri")
 
 
-def _item_from(item: pb.Item) -> dict[str, Any]:
-    return {
-        "item_id": item.item_id,
-        "title": item.title,
-        "category": list(item.category),
-        "attributes": [{"type": one.type, "value": one.value} for one in item.attributes],
-        "price": item.price if item.HasField("price") else None,
-        "detail_text": item.detail_text or None,
-        "ocr_text": item.ocr_text or None,
-        "image_uri": item.image_uri or None,
-        "in_stock": item.in_stock if item.HasField("in_stock") else True,
-    }
+def _item_to(change: Change) -> pb.Item:
+    item = pb.Item(item_id=change.item_id, **{name: getattr(change, name) for name in _TOLD})
+    if change.category is not None:
+        item.category.names.extend(change.category)
+        item.category.SetInParent()
+    if change.attributes is not None:
+        item.attributes.rows.extend(pb.Attribute(type=kind, value=own) for kind, own in change.attributes)
+        item.attributes.SetInParent()
+    return item
+
+
+def _change_from(action: Action, item: pb.Item) -> Change:
+    told = {name: getattr(item, name) for name in _TOLD if item.HasField(name)}
+    if item.HasField("category"):
+        told["category"] = tuple(item.category.names)
+    if item.HasField("attributes"):
+        told["attributes"] = tuple((one.type, one.value) for one in item.attributes.rows)
+    return Change(item.item_id, action, **told)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +38,7 @@ from onesearch.kafka.opening import password
 _BATCH_BYTES = 256 * 1024
 _FETCH_BYTES = 4 * 1024 * 1024
 _CONNECT_S = 5.0
+_JOIN_S = 30.0
 
 
 class KafkaPythonClient(Client):
@@ -148,6 +150,12 @@ class _Consumer(Consumer):
                 partition_assignment_strategy=(kafka.coordinator.assignors.range.RangePartitionAssignor,),
             )
 
+        if group is not None:
+            # A poll whose time is over while the group is being joined forgets, in version 3.0.12, what it is
+            # assigned (rejoin_needed is unset before the assignment is looked at). So joining gets its time.
+            coordinator = self._consumer._coordinator
+            coordinator.poll = partial(_patient, coordinator.poll)
+
     def subscribe(self, topics: Sequence[str], assigned: Told, revoked: Told) -> None:
         self._told = {"assigned": assigned, "revoked": revoked}
         self._consumer.subscribe(list(topics), listener=_Listener(self._consumer, self._changes))
@@ -203,9 +211,11 @@ class _Consumer(Consumer):
             )
 
     def committed(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        timeout_ms = int(1000 * _CONNECT_S)
         with _explained():
             found = {
-                partition: self._consumer.committed(TopicPartition(*partition)) for partition in partitions
+                partition: self._consumer.committed(TopicPartition(*partition), timeout_ms=timeout_ms)
+                for partition in partitions
             }
         return {partition: offset for partition, offset in found.items() if offset is not None}
 
@@ -222,6 +232,10 @@ class _Consumer(Consumer):
     def close(self) -> None:
         with suppress(errors.KafkaError):
             self._consumer.close(autocommit=False, timeout_ms=2_000)
+
+
+def _patient(poll: Any, timeout_ms: float | None = None) -> Any:
+    return poll(timeout_ms=max(timeout_ms or 0, 1000 * _JOIN_S))
 
 
 class _Listener(kafka.ConsumerRebalanceListener):

@@ -19,6 +19,10 @@ import grpc
 import grpc.aio
 
 from onesearch.errors import OneSearchError, ServingError, UsageError
+from onesearch.events.messages import ANONYMOUS, Interaction, new_event_id, now_us, write_interaction
+from onesearch.events.proto import events_pb2, reporting_pb2
+from onesearch.events.proto.reporting_pb2_grpc import EventsStub
+from onesearch.events.publisher import Fate, PublisherTally
 from onesearch.serving import conversion
 from onesearch.serving.catalogue import ItemRow
 from onesearch.serving.proto import onesearch_pb2 as pb
@@ -26,11 +30,11 @@ from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
 from onesearch.serving.requests import Encoding, SearchAnswer, SearchRequest
 
 _LOOK_EVERY_S = 0.1
-# Every call only reads, so that trying again does no harm.
+# Every call only reads, or names its events by id, so that trying again does no harm.
 _RETRIES = {
     "methodConfig": [
         {
-            "name": [{"service": "onesearch.v1.OneSearch"}],
+            "name": [{"service": "onesearch.v1.OneSearch"}, {"service": "onesearch.events.v1.Events"}],
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.05s",
@@ -91,6 +95,7 @@ class Client:
         self.timeout_s = timeout_s
         self._channel = grpc.insecure_channel(address, _OPTIONS)
         self._stub: Any = pb_grpc.OneSearchStub(self._channel)
+        self._events: Any = EventsStub(self._channel)
 
     def search(
         self, query: str | SearchRequest, timeout_s: float | None = None, **fields: Any
@@ -130,6 +135,19 @@ class Client:
         encodings = self._call(self._stub.Encode, message, timeout_s).encodings
         return [conversion.encoding_from(encoding) for encoding in encodings]
 
+    def report(self, *reported: Interaction, timeout_s: float | None = None) -> Fate:
+        """Tell what shoppers did; see :func:`interaction`. Events reported twice count once.
+
+        Returns ``acknowledged`` where Kafka has all of it, ``spooled`` where the gateway keeps it on its disk
+        until Kafka answers. Raises UsageError where a field does not fit, GatewayError where the events could
+        not be kept (RESOURCE_EXHAUSTED) or the gateway takes none (UNIMPLEMENTED).
+        """
+        return _fate(self._call(self._events.Report, _report(reported), timeout_s))
+
+    def events(self, timeout_s: float | None = None) -> PublisherTally:
+        """What became of the gateway's events since it started."""
+        return _tally(self._call(self._events.Tally, reporting_pb2.TallyRequest(), timeout_s))
+
     def status(self, timeout_s: float | None = None) -> GatewayStatus:
         """What the gateway serves, and how it goes."""
         return _status(self._call(self._stub.Status, pb.StatusRequest(), timeout_s))
@@ -159,6 +177,7 @@ class AsyncClient:
         self.timeout_s = timeout_s
         self._channel = grpc.aio.insecure_channel(address, _OPTIONS)
         self._stub: Any = pb_grpc.OneSearchStub(self._channel)
+        self._events: Any = EventsStub(self._channel)
 
     async def search(
         self, query: str | SearchRequest, timeout_s: float | None = None, **fields: Any
@@ -192,6 +211,14 @@ class AsyncClient:
         message = pb.EncodeRequest(texts=texts, vectors=vectors)
         encodings = (await self._call(self._stub.Encode, message, timeout_s)).encodings
         return [conversion.encoding_from(encoding) for encoding in encodings]
+
+    async def report(self, *reported: Interaction, timeout_s: float | None = None) -> Fate:
+        """Tell what shoppers did; see :meth:`Client.report`."""
+        return _fate(await self._call(self._events.Report, _report(reported), timeout_s))
+
+    async def events(self, timeout_s: float | None = None) -> PublisherTally:
+        """What became of the gateway's events since it started."""
+        return _tally(await self._call(self._events.Tally, reporting_pb2.TallyRequest(), timeout_s))
 
     async def status(self, timeout_s: float | None = None) -> GatewayStatus:
         """What the gateway serves, and how it goes."""
@@ -236,6 +263,49 @@ def await_release(gateways: Sequence[str], release: str, timeout_s: float) -> No
                 time.sleep(_LOOK_EVERY_S)
 
 
+def interaction(
+    action: str,
+    item_id: str,
+    user_id: str = "",
+    query: str = "",
+    request_id: str = "",
+    position: int | None = None,
+    scene: str = "search",
+    **fields: Any,
+) -> Interaction:
+    """Something a shopper did just now, to be reported.
+
+    Args:
+        action: ``click``, ``order`` or ``impression``.
+        item_id: of which item.
+        user_id: who; where it is not known, ``request_id`` is needed.
+        query: what was searched for.
+        request_id, position: of the answer that showed the item; the first position is 0.
+        scene: ``search`` or ``recommend``.
+        fields: others of an :class:`~onesearch.events.messages.Interaction`.
+    """
+    given = {
+        "event_id": new_event_id(), "ts_us": now_us(), "user_id": user_id or ANONYMOUS + request_id,
+        "item_id": item_id, "action": action, "scene": scene, "query": query or None,
+        "request_id": request_id or None, "position": position,
+    }  # fmt: skip
+    return Interaction(**{**given, **fields})
+
+
+def _report(reported: Sequence[Interaction]) -> reporting_pb2.ReportRequest:
+    messages = [events_pb2.Interaction.FromString(write_interaction(one)) for one in reported]
+    return reporting_pb2.ReportRequest(interactions=messages)
+
+
+def _fate(response: reporting_pb2.ReportResponse) -> Fate:
+    return "spooled" if response.fate == reporting_pb2.SPOOLED else "acknowledged"
+
+
+def _tally(response: reporting_pb2.TallyResponse) -> PublisherTally:
+    names = PublisherTally.__dataclass_fields__
+    return PublisherTally(**{name: getattr(response, name) for name in names})
+
+
 def _request(query: str | SearchRequest, fields: dict[str, Any]) -> SearchRequest:
     return replace(query, **fields) if isinstance(query, SearchRequest) else SearchRequest(query, **fields)
 
@@ -259,5 +329,7 @@ def _translated(error: Any, address: str) -> OneSearchError:
             return GatewayError(code, f"no gateway answers at {address} ({details})")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return GatewayError(code, f"the gateway at {address} did not answer in time")
+        case grpc.StatusCode.UNIMPLEMENTED if "Events" in details or "Method not found" in details:
+            return GatewayError(code, f"the gateway at {address} takes no events: serve it with --kafka")
         case _:
             return GatewayError(code, details)

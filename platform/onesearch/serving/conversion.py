@@ -41,6 +41,7 @@ def request_from(message: pb.SearchRequest) -> SearchRequest:
         guide=cast(Guide, pb.Guide.Name(message.guide).lower()),
         rerank=not message.no_rerank,
         certify=message.certify if message.HasField("certify") else None,
+        asked_at_us=message.asked_at_us if message.HasField("asked_at_us") else None,
     )
 
 
@@ -66,6 +67,7 @@ def request_to(request: SearchRequest, request_id: str = "") -> pb.SearchRequest
             no_rerank=not request.rerank,
             request_id=request_id,
             certify=request.certify,
+            asked_at_us=request.asked_at_us,
         )
     except (ValueError, TypeError) as error:  # a negative k, half a surrogate pair, an unknown guide
         raise UsageError(f"the request cannot be sent: {error}") from error

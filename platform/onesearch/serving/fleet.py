@@ -57,7 +57,7 @@ class Fleet:
         """
         settings = self.settings(release)
         threads = settings.threads or os.cpu_count() or 1
-        hold = Hold(release.path)
+        hold = await asyncio.to_thread(Hold, release.path)
         models = model_names(release.name)
         engine = Engine(self.triton.address, release.name, settings.beams, settings.certify)
         try:
@@ -107,7 +107,7 @@ class Fleet:
 
     def _load(self, release: Release, threads: int) -> None:
         models = build_repository(release, self.triton.repository, RepositorySettings(threads=threads))
-        self.triton.load(models)
+        self.triton.load(models, at_once=not self.deployments)
 
     def _unload(self, models: tuple[str, ...]) -> None:
         if self.triton.alive:

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from onesearch.config import ServingConfig
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import ServingError, UsageError
+from onesearch.events.proto.reporting_pb2_grpc import add_EventsServicer_to_server
 from onesearch.index import passing
 from onesearch.serving import conversion
 from onesearch.serving.deployment import Deployment, Lineup
@@ -27,6 +28,7 @@ from onesearch.serving.exploration import Exploration
 from onesearch.serving.lookups import Lookups, Tally
 from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
+from onesearch.serving.reporting import Reporter
 from onesearch.serving.requests import Hit, Limits, SearchAnswer, SearchRequest, check_query
 
 SERVICE = pb.DESCRIPTOR.services_by_name["OneSearch"].full_name
@@ -50,11 +52,18 @@ class Gateway(pb_grpc.OneSearchServicer):
     time: later requests go by the new one.
     """
 
-    def __init__(self, lineup: Lineup, settings: ServingConfig, lookups: Lookups | None = None) -> None:
+    def __init__(
+        self,
+        lineup: Lineup,
+        settings: ServingConfig,
+        lookups: Lookups | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
         self.lineup = lineup
         self.problem = ""  # what is wrong with a release that should answer and does not
         self.settings = settings
         self.lookups = lookups
+        self.reporter = reporter
         self.exploration = Exploration(settings.explore, settings.explore_depth)
         self.limits = Limits(query_bytes=settings.max_query_bytes, k=settings.max_k)
         self.health = HealthServicer()
@@ -71,6 +80,8 @@ class Gateway(pb_grpc.OneSearchServicer):
             ]
         )
         pb_grpc.add_OneSearchServicer_to_server(self, server)
+        if self.reporter is not None:
+            add_EventsServicer_to_server(self.reporter, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         reflection.enable_server_reflection(
             (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
@@ -238,6 +249,8 @@ class Gateway(pb_grpc.OneSearchServicer):
         took = 1000 * (time.perf_counter() - started)
         answer = replace(answer, request_id=request_id, took_ms=took)
         _log_request(request, answer, why)
+        if self.reporter is not None:
+            self.reporter.shown(request, answer)
         return answer
 
     async def _ranked(

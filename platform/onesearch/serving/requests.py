@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import get_args
@@ -19,6 +20,8 @@ GUIDES: tuple[str, ...] = get_args(Guide)
 _BLANKS = str.maketrans("\t\n\r", "   ")
 MAX_FILTER_VALUES = 64
 EXPLAINED_BEAMS = 10
+FUTURE_LIMIT_S = 86_400
+"""Seconds that a request's own time may lie ahead of ours."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class SearchRequest:
         k, offset: which part of the ranking to return.
         filters: what the items must be.
         beams: width of the search; None: the server's default.
+        asked_at_us: when the shopper asked, microseconds since 1970, where that is not now.
         certify: begin narrow and widen, up to ``beams``, only until so many of the best SIDs are proven
             exact; 0: take all beams at once; None: the server's default.
         explain: also tell keywords, SIDs, beams, branches, the certificate, and how the shopper was seen.
@@ -48,6 +52,7 @@ class SearchRequest:
     guide: Guide = "guided"
     rerank: bool = True
     certify: int | None = None
+    asked_at_us: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,11 @@ class Limits:
             raise UsageError(f"certify: {request.certify} is not between 0 and {self.beams}")
         if request.guide not in GUIDES:
             raise UsageError(f"guide: {request.guide!r} is none of {', '.join(GUIDES)}")
+        latest = (time.time() + FUTURE_LIMIT_S) * 1e6
+        if request.asked_at_us is not None and not 0 <= request.asked_at_us <= latest:
+            raise UsageError(
+                f"asked_at_us: {request.asked_at_us} is not a time from 1970 to tomorrow, in microseconds"
+            )
         self._check_filters(request.filters)
 
     @staticmethod

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onesearch.config import ServingConfig
+from onesearch.config import KafkaConfig, ServingConfig
 from onesearch.errors import ServingError
 from onesearch.releases.registry import Registry
 from onesearch.releases.release import Release
@@ -23,11 +24,13 @@ from onesearch.serving.fleet import Fleet
 from onesearch.serving.follower import Follower
 from onesearch.serving.gateway import Gateway
 from onesearch.serving.lookups import Lookups
+from onesearch.serving.reporting import Reporter
 from onesearch.serving.triton import TritonServer, TritonSettings, reserve
 
 _LOG = logging.getLogger("onesearch.service")
 _LOOK_EVERY_S = 0.25
 _LONGEST_PAUSE_S = 30.0
+_SWITCH_S = 0.001  # a release's catalogue is read by a thread beside the event loop, which must not wait long
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Ready:
         pid, triton_pid: of this process and of Triton.
         ready_s: how long it took.
         states: where shoppers are looked up; empty: nowhere.
+        kafka: where events go; empty: nowhere.
         releases: the folder whose champion answers; empty: one release does, come what may.
         challenger, challenger_share: who else answers, and what share of the shoppers; empty: nobody.
         problem: why a release that should answer does not; empty: all is as it should be.
@@ -56,6 +60,7 @@ class Ready:
     triton_pid: int
     ready_s: float
     states: str = ""
+    kafka: str = ""
     releases: str = ""
     challenger: str = ""
     challenger_share: float = 0.0
@@ -76,6 +81,7 @@ class Service:
         environment: ServingEnvironment,
         log: Path | None = None,
         registry: Registry | None = None,
+        kafka: KafkaConfig | None = None,
     ) -> None:
         """Nothing is started yet.
 
@@ -84,10 +90,12 @@ class Service:
             changes: settings of ``[serving]`` that hold whatever a release's configuration says.
             environment: that Triton runs in.
             log: where Triton's log goes.
+            kafka: where what is shown and done is told; None: nowhere.
             registry: whose champion and challenger are followed; None: the release answers to the end.
         """
         self.release = release
         self.registry = registry
+        self._kafka = kafka
         self.settings = settings = release.config.serving.model_copy(update=dict(changes))
         self._triton = TritonServer(
             environment,
@@ -112,6 +120,7 @@ class Service:
         Raises:
             OneSearchError: something does not start; the message says what and why.
         """
+        sys.setswitchinterval(_SWITCH_S)
         loop = asyncio.get_running_loop()
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(name, self.stop)
@@ -136,12 +145,15 @@ class Service:
         started = time.monotonic()
         settings = self.settings
         lookups = _lookups(settings)
+        reporter = None
+        if self._kafka is not None:
+            reporter = Reporter(self._kafka, Path(settings.spool), settings.spool_mb)
         gateway: Gateway | None = None
         try:
             with reserve(settings.host, settings.port, "gateway port"):
                 await self._fleet.start()
                 champion = await self._fleet.add(self.release)
-            gateway = Gateway(Lineup(champion), settings, lookups)
+            gateway = Gateway(Lineup(champion), settings, lookups, reporter)
             port = await gateway.start(settings.host, settings.port)
             await gateway.tell_models(True)
             ready_s = round(time.monotonic() - started, 3)
@@ -160,6 +172,8 @@ class Service:
         finally:
             if gateway is not None:
                 await gateway.stop()
+            if reporter is not None:
+                await reporter.close()
             if lookups is not None:
                 lookups.close()
 
@@ -177,6 +191,7 @@ class Service:
             triton_pid=self._triton.pid or 0,
             ready_s=ready_s,
             states=lookups.shown if lookups else "",
+            kafka=self._kafka.servers if self._kafka else "",
             releases=str(self.registry.folder.resolve()) if self.registry else "",
             challenger=challenger.name if challenger else "",
             challenger_share=lineup.share,

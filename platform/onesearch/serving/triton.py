@@ -28,6 +28,7 @@ SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "onesearch-serve"
 _OWNER = re.compile(rf"{_PREFIX}-(\d+)-")
 _EXIT_S = 3  # where the kernel stops it because we are gone
+_TROUBLES = ("E", "Signal (", "terminate called")
 _CHANNEL = [("grpc.max_metadata_size", 1 << 20), ("grpc.absolute_max_metadata_size", 1 << 20)]
 """What a model says when it fails to load may be long."""
 
@@ -119,12 +120,21 @@ class TritonServer:
             self.stop()
             raise
 
-    def load(self, models: Sequence[str]) -> None:
-        """Load models side by side, then the last one. Raises ServingError with the model's own reason."""
+    def load(self, models: Sequence[str], at_once: bool = True) -> None:
+        """Load models, then the last one, which is made of them.
+
+        Args:
+            models: their names.
+            at_once: all but the last side by side; else one after the other, which leaves more of the machine
+                to those that are answering.
+
+        Raises:
+            ServingError: with the model's own reason.
+        """
         *parts, whole = models
         with self._channel() as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            with ThreadPoolExecutor(max(1, len(parts))) as pool:
+            with ThreadPoolExecutor(max(1, len(parts)) if at_once else 1) as pool:
                 list(pool.map(lambda name: self._load(stub, name), parts))
             self._load(stub, whole)
 
@@ -149,6 +159,7 @@ class TritonServer:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            self._process = None  # its number may soon be somebody else's
         for region in SHARED_MEMORY.glob(f"{self.prefix}*"):
             region.unlink(missing_ok=True)
 
@@ -255,8 +266,8 @@ class TritonServer:
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as error:
             return f"its log cannot be read ({error})"
-        # Its own errors start with E, those of the loader or the shell with anything.
-        errors = [line for line in lines if line.startswith("E") or "error" in line.lower()]
+        # Its own errors start with E, those of the loader or the shell with anything; a crash is neither.
+        errors = [line for line in lines if line.startswith(_TROUBLES) or "error" in line.lower()]
         return "\n".join(errors[-5:] or lines[-5:]) or "its log is empty"
 
     def _channel(self) -> grpc.Channel:

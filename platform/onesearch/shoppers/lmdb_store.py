@@ -22,7 +22,7 @@ from onesearch.errors import ArtifactError, OneSearchError, ServingError, UsageE
 from onesearch.shoppers.events import Event, Tally
 from onesearch.shoppers.packing import pack
 from onesearch.shoppers.state import ShopperState
-from onesearch.shoppers.store import StateStore, check_named, fold_all, read_state
+from onesearch.shoppers.store import StateStore, check_marks, check_named, fold_all, read_state
 
 MAP_BYTES = 32 << 30
 """How large a new store may grow unless told otherwise. The file is only as large as what is in it."""
@@ -78,6 +78,7 @@ class LmdbStates(StateStore):
         events: Mapping[str, Sequence[Event]],
         marks: Mapping[str, int] | None = None,
         now: float | None = None,
+        after: Mapping[str, int | None] | None = None,
     ) -> Tally:
         """Fold events into states, and write states and marks in one step: see :class:`StateStore`."""
         self._check_writable()
@@ -87,6 +88,9 @@ class LmdbStates(StateStore):
         with self._transaction(write=True) as transaction:
             if marks and all(transaction.get(key) == mark for key, mark in packed_marks.items()):
                 return Tally(repeated=sum(map(len, events.values())))
+            if after:
+                stand = {name: transaction.get(_mark_key(name)) for name in after}
+                check_marks(self.url, after, {name: _mark(value) for name, value in stand.items()})
             states = (
                 read_state(user_id, transaction.get(_state_key(user_id)), self.url) for user_id in events
             )
@@ -272,6 +276,10 @@ def _mark_key(name: str) -> bytes:
             f"a mark's name may have {_LONGEST_KEY - 1} bytes: {name[:40]!r}… has {len(key) - 1}"
         )
     return key
+
+
+def _mark(packed: bytes | None) -> int | None:
+    return None if packed is None else int.from_bytes(packed, "little", signed=True)
 
 
 def _write(transaction: lmdb.Transaction[bytes], states: Iterable[ShopperState]) -> None:

@@ -22,7 +22,7 @@ from onesearch.errors import ArtifactError, OneSearchError, ServingError, UsageE
 from onesearch.shoppers.events import Event, Tally
 from onesearch.shoppers.packing import pack
 from onesearch.shoppers.state import ShopperState
-from onesearch.shoppers.store import StateStore, check_named, fold_all, read_state
+from onesearch.shoppers.store import StateStore, check_marks, check_named, fold_all, read_state
 
 FORMAT = b"1"
 _SPACE = "onesearch:states:"
@@ -79,6 +79,7 @@ class RedisStates(StateStore):
         events: Mapping[str, Sequence[Event]],
         marks: Mapping[str, int] | None = None,
         now: float | None = None,
+        after: Mapping[str, int | None] | None = None,
     ) -> Tally:
         """Fold events into states, and write states and marks in one step: see :class:`StateStore`."""
         self._check_writable()
@@ -90,6 +91,13 @@ class RedisStates(StateStore):
                     pipe.watch(*(keys or [_MARKS]))
                     if marks and pipe.hmget(_MARKS, list(marks)) == [b"%d" % mark for mark in marks.values()]:
                         return Tally(repeated=sum(map(len, events.values())))
+                    if after:
+                        stand = pipe.hmget(_MARKS, list(after))
+                        found = {
+                            name: None if mark is None else int(mark)
+                            for name, mark in zip(after, stand, strict=True)
+                        }
+                        check_marks(self.url, after, found)
                     packed = pipe.mget(keys) if keys else []
                     states = (
                         read_state(user_id, raw, self.url)

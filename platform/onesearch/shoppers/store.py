@@ -8,10 +8,14 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from onesearch.errors import ArtifactError, UsageError
+from onesearch.errors import ArtifactError, OneSearchError, UsageError
 from onesearch.shoppers.events import Event, Tally, fold
 from onesearch.shoppers.packing import unpack
 from onesearch.shoppers.state import ShopperState
+
+
+class StaleError(OneSearchError):
+    """Somebody else has written what the writer takes for its own to write."""
 
 
 class StateStore(ABC):
@@ -43,6 +47,7 @@ class StateStore(ABC):
         events: Mapping[str, Sequence[Event]],
         marks: Mapping[str, int] | None = None,
         now: float | None = None,
+        after: Mapping[str, int | None] | None = None,
     ) -> Tally:
         """Fold events into the states of their shoppers, and write states and marks in one step, or nothing.
 
@@ -56,8 +61,10 @@ class StateStore(ABC):
                 a name before is replaced.
             now: seconds since 1970, see :func:`~onesearch.shoppers.events.fold`; None: times are taken as
                 they are.
+            after: marks that must stand there before, None for one that must not: of two who take themselves
+                for the reader of a partition, one finds out. None: they are not looked at.
 
-        Returns what became of the events.
+        Returns what became of the events. Raises StaleError where other marks stand there: nothing changes.
         """
 
     @abstractmethod
@@ -120,6 +127,13 @@ def fold_all(
         if tally.applied or tally.repeated:
             changed.append(folded)
     return changed, total
+
+
+def check_marks(url: str, expected: Mapping[str, int | None], found: Mapping[str, int | None]) -> None:
+    """StaleError where marks are not those that are expected."""
+    for name, mark in expected.items():
+        if found.get(name) != mark:
+            raise StaleError(f"{url}: another writer moved {name!r} from {mark} to {found.get(name)}")
 
 
 def check_named(states: Iterable[ShopperState]) -> None:

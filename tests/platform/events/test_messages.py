@@ -10,13 +10,14 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onesearch.catalogue.changes import Change
 from onesearch.data.schemas import schema
 from onesearch.errors import DataError
-from onesearch.events.columns import CHANGES, FUTURE_LIMIT_S, read_changes, read_interactions
+from onesearch.events.columns import FUTURE_LIMIT_S, read_changes, read_interactions
 from onesearch.events.messages import (
     ACTIONS,
     SCENES,
-    CatalogueChange,
+    CatalogueEvent,
     Interaction,
     key_of,
     read_change,
@@ -48,7 +49,7 @@ INTERACTIONS = st.builds(
 )
 
 
-def rows(table: pl.DataFrame) -> list[dict[str, Any]]:
+def told(table: pl.DataFrame) -> list[dict[str, Any]]:
     return table.with_columns(pl.col("ts").dt.epoch("us")).to_dicts()
 
 
@@ -61,34 +62,34 @@ def test_interactions_come_back_one_by_one_and_as_columns(events: list[Interacti
     assert read.refused == [] and read.rows == list(range(len(raw)))
     assert dict(read.table.schema) == schema("interactions")
     expected = [{**event._asdict(), "ts": event.ts_us} for event in events]
-    assert rows(read.table) == [{name: row[name] for name in read.table.columns} for row in expected]
+    assert told(read.table) == [{name: row[name] for name in read.table.columns} for row in expected]
 
 
-ITEM = {
-    "item_id": "i1", "title": "Red lamp", "category": ["home", "lamp"], "price": 9.5, "detail_text": None,
-    "attributes": [{"type": "Color", "value": "red"}], "ocr_text": "x", "image_uri": None, "in_stock": False,
-}  # fmt: skip
+PUT = Change(
+    "i1", title="Red lamp", category=("home", "lamp"), attributes=(("Color", "red"),), price=9.5, brand="B",
+    in_stock=False, popularity=2.0, detail_text="d", ocr_text="o", image_uri="u",
+)  # fmt: skip
 
 
-def test_changes_come_back_one_by_one_and_as_columns() -> None:
-    changes = [
-        CatalogueChange("c1", 5, "i1", ITEM),
-        CatalogueChange("c2", 6, "i2", {"item_id": "i2", "title": "Bare"}),
-        CatalogueChange("c3", 7, "i1", None),
-    ]
-    raw = [write_change(change) for change in changes]
-    assert read_change(raw[0]) == changes[0] and read_change(raw[2]) == changes[2]
-    read = read_changes(raw, NOW)
-    assert read.refused == [] and dict(read.table.schema) == CHANGES
-    found = rows(read.table)
-    assert found[0] == {"event_id": "c1", "ts": 5, "withdrawn": False, **ITEM}
-    assert found[1]["in_stock"] is True and found[1]["category"] == [] and found[1]["price"] is None
-    assert found[2]["withdrawn"] and found[2]["item_id"] == "i1" and found[2]["title"] is None
-    assert read_changes([], NOW).table.is_empty() and read_interactions([], NOW).table.is_empty()
+@pytest.mark.parametrize(
+    "change",
+    [
+        PUT,
+        Change("i2", title="Bare"),
+        Change("i2", title="Nothing in them", category=(), attributes=(), price=0.0),
+        Change("i1", "patch", price=3.0),
+        Change("i1", "patch", in_stock=False, popularity=1.5),
+        Change("i1", "withdraw"),
+    ],
+)
+def test_changes_come_back(change: Change) -> None:
+    event = CatalogueEvent("c1", 5, change)
+    assert read_change(write_change(event)) == event
+    assert read_changes([write_change(event)], NOW) == ([0], [event], [])
 
 
 def test_keys_keep_in_order_what_belongs_together() -> None:
-    assert key_of(CLICK) == b"u1" and key_of(CatalogueChange("c", 0, "i9", None)) == b"i9"
+    assert key_of(CLICK) == b"u1" and key_of(CatalogueEvent("c", 0, Change("i9", "withdraw"))) == b"i9"
 
 
 def changed(**fields: Any) -> bytes:
@@ -134,21 +135,21 @@ def test_several_refused_for_different_reasons_keep_their_rows() -> None:
     assert read.rows == [1] and [refused.row for refused in read.refused] == [0, 2, 3]
 
 
-def test_a_changed_item_must_be_a_whole_one() -> None:
+def test_a_change_that_does_not_fit_is_refused_by_name() -> None:
     empty = pb.CatalogueChange(schema=1, event_id="e", ts_us=1)
     raw = [
         empty.SerializeToString(),
-        write_change(CatalogueChange("c", 1, "i1", {**ITEM, "title": ""})),
-        write_change(CatalogueChange("c", 1, "i1", {**ITEM, "price": -1.0})),
-        write_change(
-            CatalogueChange("c", 1, "i1", {**ITEM, "attributes": [{"type": "Smell", "value": "x"}]})
-        ),
-        write_change(CatalogueChange("c", 1, "i1", ITEM)),
+        pb.CatalogueChange(schema=1, event_id="e", put=pb.Item(item_id="i")).SerializeToString(),
+        pb.CatalogueChange(schema=1, event_id="e", patch=pb.Item(item_id="i", price=-1)).SerializeToString(),
+        pb.CatalogueChange(schema=2, event_id="e", withdraw="i").SerializeToString(),
+        pb.CatalogueChange(schema=1, event_id="e", withdraw="").SerializeToString(),
+        write_change(CatalogueEvent("c", int((NOW + FUTURE_LIMIT_S + 60) * 1e6), PUT)),
+        write_change(CatalogueEvent("c", 1, PUT)),
     ]
-    read = read_changes(raw, NOW)
-    assert read.rows == [4]
-    for refused, why in zip(read.refused, ("newer sender", "title", "price", "attribute"), strict=True):
-        assert why in refused.reason
+    rows, changes, refused = read_changes(raw, NOW)
+    assert rows == [6] and changes[0].change == PUT
+    for one, why in zip(refused, ("newer", "title", "price", "version", "item_id", "ahead"), strict=True):
+        assert why in one.reason
 
 
 def test_what_has_no_form_is_not_written() -> None:
@@ -170,8 +171,8 @@ def test_what_has_no_form_is_not_written() -> None:
 def test_no_bytes_break_the_reader(raw: list[bytes]) -> None:
     read = read_interactions(raw, time.time())
     assert sorted([*read.rows, *(refused.row for refused in read.refused)]) == list(range(len(raw)))
-    changes = read_changes(raw, time.time())
-    assert len(changes.rows) + len(changes.refused) == len(raw)
+    rows, changes, refused = read_changes(raw, time.time())
+    assert len(rows) == len(changes) == len(raw) - len(refused)
 
 
 def other_version(name: str, change: Any) -> Any:

@@ -17,6 +17,8 @@ def test_requests_come_back() -> None:
         request = SearchRequest("q", "u", 7, 3, filters, 64, True, guide, False)  # type: ignore[arg-type]
         assert conversion.request_from(conversion.request_to(request)) == request
     assert conversion.request_from(conversion.request_to(SearchRequest("q"))) == SearchRequest("q")
+    timed = SearchRequest("q", asked_at_us=0, certify=0)
+    assert conversion.request_from(conversion.request_to(timed)) == timed
 
 
 def test_an_empty_message_asks_for_ten_and_nothing_else() -> None:

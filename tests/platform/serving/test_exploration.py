@@ -38,7 +38,7 @@ def test_a_page_is_whole_and_nothing_stands_twice(
 @pytest.mark.parametrize(("count", "k", "depth", "share"), [(14, 4, 8, 0.2), (7, 5, 50, 0.4)])
 def test_propensities_are_the_frequencies(count: int, k: int, depth: int, share: float) -> None:
     """Every item at every place as often as its propensity says, or never where none was ever told."""
-    trials, ranking, exploration = 20_000, hits(count), Exploration(share, depth)
+    trials, ranking, exploration = 6_000, hits(count), Exploration(share, depth)
     shown = np.zeros((k, count + 1))
     told: dict[tuple[int, int], float] = {}
     for trial in range(trials):

@@ -73,38 +73,56 @@ class Attribute(_message.Message):
     value: str
     def __init__(self, type: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
 
+class Attributes(_message.Message):
+    __slots__ = ("rows",)
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[Attribute]
+    def __init__(self, rows: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ...) -> None: ...
+
+class Names(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class Item(_message.Message):
-    __slots__ = ("item_id", "title", "category", "attributes", "price", "detail_text", "ocr_text", "image_uri", "in_stock")
+    __slots__ = ("item_id", "title", "category", "attributes", "brand", "price", "in_stock", "popularity", "detail_text", "ocr_text", "image_uri")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    BRAND_FIELD_NUMBER: _ClassVar[int]
     PRICE_FIELD_NUMBER: _ClassVar[int]
+    IN_STOCK_FIELD_NUMBER: _ClassVar[int]
+    POPULARITY_FIELD_NUMBER: _ClassVar[int]
     DETAIL_TEXT_FIELD_NUMBER: _ClassVar[int]
     OCR_TEXT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_URI_FIELD_NUMBER: _ClassVar[int]
-    IN_STOCK_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     title: str
-    category: _containers.RepeatedScalarFieldContainer[str]
-    attributes: _containers.RepeatedCompositeFieldContainer[Attribute]
+    category: Names
+    attributes: Attributes
+    brand: str
     price: float
+    in_stock: bool
+    popularity: float
     detail_text: str
     ocr_text: str
     image_uri: str
-    in_stock: bool
-    def __init__(self, item_id: _Optional[str] = ..., title: _Optional[str] = ..., category: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., price: _Optional[float] = ..., detail_text: _Optional[str] = ..., ocr_text: _Optional[str] = ..., image_uri: _Optional[str] = ..., in_stock: _Optional[bool] = ...) -> None: ...
+    def __init__(self, item_id: _Optional[str] = ..., title: _Optional[str] = ..., category: _Optional[_Union[Names, _Mapping]] = ..., attributes: _Optional[_Union[Attributes, _Mapping]] = ..., brand: _Optional[str] = ..., price: _Optional[float] = ..., in_stock: _Optional[bool] = ..., popularity: _Optional[float] = ..., detail_text: _Optional[str] = ..., ocr_text: _Optional[str] = ..., image_uri: _Optional[str] = ...) -> None: ...
 
 class CatalogueChange(_message.Message):
-    __slots__ = ("schema", "event_id", "ts_us", "upsert", "withdraw")
+    __slots__ = ("schema", "event_id", "ts_us", "put", "patch", "withdraw")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     TS_US_FIELD_NUMBER: _ClassVar[int]
-    UPSERT_FIELD_NUMBER: _ClassVar[int]
+    PUT_FIELD_NUMBER: _ClassVar[int]
+    PATCH_FIELD_NUMBER: _ClassVar[int]
     WITHDRAW_FIELD_NUMBER: _ClassVar[int]
     schema: int
     event_id: str
     ts_us: int
-    upsert: Item
+    put: Item
+    patch: Item
     withdraw: str
-    def __init__(self, schema: _Optional[int] = ..., event_id: _Optional[str] = ..., ts_us: _Optional[int] = ..., upsert: _Optional[_Union[Item, _Mapping]] = ..., withdraw: _Optional[str] = ...) -> None: ...
+    def __init__(self, schema: _Optional[int] = ..., event_id: _Optional[str] = ..., ts_us: _Optional[int] = ..., put: _Optional[_Union[Item, _Mapping]] = ..., patch: _Optional[_Union[Item, _Mapping]] = ..., withdraw: _Optional[str] = ...) -> None: ...

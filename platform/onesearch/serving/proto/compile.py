@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 PROTOS = {
     "onesearch/events/proto/events.proto": ("python", "pyi"),
+    "onesearch/events/proto/reporting.proto": ("python", "pyi", "grpc_python"),
     "onesearch/serving/proto/onesearch.proto": ("python", "pyi", "grpc_python"),
 }
 """Which files there are, and what is made of each."""
@@ -26,7 +27,7 @@ def compile_protos(target: Path) -> list[Path]:
         outputs = [f"--{kind}_out={target}" for kind in kinds]
         if protoc.main(["protoc", f"-I{ROOT}", *outputs, proto]):
             raise SystemExit(f"{proto}: does not compile")
-        made += sorted((target / proto).parent.glob("*_pb2*"))
+        made += sorted((target / proto).parent.glob(f"{Path(proto).stem}_pb2*"))
     return made
 
 

@@ -31,7 +31,7 @@ class Filters(_message.Message):
     def __init__(self, category: _Optional[_Iterable[str]] = ..., brands: _Optional[_Iterable[str]] = ..., min_price: _Optional[float] = ..., max_price: _Optional[float] = ..., in_stock: _Optional[bool] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("query", "user_id", "k", "offset", "filters", "beams", "explain", "guide", "no_rerank", "request_id", "certify")
+    __slots__ = ("query", "user_id", "k", "offset", "filters", "beams", "explain", "guide", "no_rerank", "request_id", "certify", "asked_at_us")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,7 @@ class SearchRequest(_message.Message):
     NO_RERANK_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CERTIFY_FIELD_NUMBER: _ClassVar[int]
+    ASKED_AT_US_FIELD_NUMBER: _ClassVar[int]
     query: str
     user_id: str
     k: int
@@ -54,7 +55,8 @@ class SearchRequest(_message.Message):
     no_rerank: bool
     request_id: str
     certify: int
-    def __init__(self, query: _Optional[str] = ..., user_id: _Optional[str] = ..., k: _Optional[int] = ..., offset: _Optional[int] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ..., beams: _Optional[int] = ..., explain: _Optional[bool] = ..., guide: _Optional[_Union[Guide, str]] = ..., no_rerank: _Optional[bool] = ..., request_id: _Optional[str] = ..., certify: _Optional[int] = ...) -> None: ...
+    asked_at_us: int
+    def __init__(self, query: _Optional[str] = ..., user_id: _Optional[str] = ..., k: _Optional[int] = ..., offset: _Optional[int] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ..., beams: _Optional[int] = ..., explain: _Optional[bool] = ..., guide: _Optional[_Union[Guide, str]] = ..., no_rerank: _Optional[bool] = ..., request_id: _Optional[str] = ..., certify: _Optional[int] = ..., asked_at_us: _Optional[int] = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("item_id", "title", "category", "brand", "price", "in_stock", "sid", "release", "generation")
