@@ -144,6 +144,9 @@ class ServingConfig(Section):
     """Where shoppers are looked up: lmdb:PATH, a path, or redis://HOST:PORT; empty: they are not known."""
     states_timeout_ms: float = Field(default=20.0, gt=0)
     """Longest look-up of a shopper; past it a search goes on as for an unknown one."""
+    catalogue: str = ""
+    """Folder of the live catalogue that is followed while serving; empty: the release's own stays. See
+    docs/catalogue.md."""
     spool: str = "var/spool"
     """Folder where events wait while Kafka does not answer; each gateway has its own."""
     spool_mb: int = Field(default=256, ge=1)

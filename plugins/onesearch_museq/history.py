@@ -8,6 +8,7 @@ of the items' centroids ``1/n Σ c_ℓ(s_i)`` is one vector: F = 9.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 from onesearch.codebooks import Codebooks
@@ -30,6 +31,12 @@ class Histories:
         # Where codes are few, a fixed number of them would make everything relevant.
         first = codebooks.levels[0]
         self.neighbours = nearest_codes(first, min(rsu_codes, max(1, len(first) // 4)))
+
+    def over(self, sids: np.ndarray) -> Histories:
+        """The same for the items i32[N, L] of another generation of the catalogue."""
+        other = copy(self)
+        other._sids = sids
+        return other
 
     @property
     def names(self) -> list[str]:

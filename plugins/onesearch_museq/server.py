@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -97,6 +98,15 @@ class MuSeqServer(UserEncoderServer):
         table = StandIns.load(folder) if settings.cold else None
         session = context.runtime.session(folder / GRAPH) if about.trained else None
         return cls(about, context, table, session)
+
+    def renewed(self, context: ServingContext) -> Self:
+        """Over another generation: only its items are other ones."""
+        other = copy(self)
+        other._context, other._index = context, context.index
+        other._popular = TextCache(other._look_up, CACHED_QUERIES)
+        if self._histories is not None:
+            other._histories = self._histories.over(context.index.sids)
+        return other
 
     def raw(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -12,12 +13,20 @@ from onesearch.contracts.offers import ServingContext
 from onesearch.contracts.reward import Candidates, RewardServer
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import ArtifactError
+from onesearch.index import CatalogueIndex
 from onesearch.training.pairs import normalise_queries
 from pydantic import BaseModel
 
 from onesearch_pars.artifact import PARS_ARRAYS, FittedPars
+<<<<<<< HEAD
 from onesearch_pars.features import FeatureMaker, categories_of
 from onesearch_pars.samples import MATCHING_COLUMNS, RELEVANT_COLUMNS, TASTE_COLUMNS
+=======
+from onesearch_pars.config import RelevanceConfig
+from onesearch_pars.features import FeatureMaker
+from onesearch_pars.newcomers import NO_TEXTS, Texts, carried, counted
+from onesearch_pars.samples import MATCHING_COLUMNS, TASTE_COLUMNS
+>>>>>>> main
 from onesearch_pars.space import FeatureSpace, log_popularity, stacked
 from onesearch_pars.text import Analyser
 from onesearch_pars.tower_graph import FILE as GRAPH
@@ -36,8 +45,12 @@ class ParsServer(RewardServer):
         space: FeatureSpace,
         popularity: np.ndarray,
         towers: Session | None,
+        config: RelevanceConfig,
+        texts: Texts = NO_TEXTS,
     ) -> None:
-        """``popularity`` f32[N]; ``towers`` None: there are none, and their parts are 0."""
+        """``popularity`` f32[N]; ``towers`` None: there are none, and their parts are 0; ``texts`` are those
+        that ``fitted`` got while serving."""
+        self._config, self._texts = config, texts
         self._fitted, self._maker, self._space, self._towers = fitted, maker, space, towers
         self._log_popularity = log_popularity(popularity)
         factors = np.where(np.array(PARTS) == "relevance", RELEVANCE_FACTOR, 1.0)
@@ -48,6 +61,7 @@ class ParsServer(RewardServer):
     def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
         """Open what the learner exported, over the catalogue of ``context``."""
         fitted, index = FittedPars.load(folder), context.index
+<<<<<<< HEAD
         own, counts = fitted.listwise, fitted.counts
         for known in (len(own.fields.title), len(counts.alone)):
             if known != len(index):
@@ -64,8 +78,40 @@ class ParsServer(RewardServer):
             index.popularity,
             categories_of(index.items),
         )
+=======
+        settings = config if isinstance(config, RelevanceConfig) else RelevanceConfig()
+        texts = Texts.of(index.newcomers)
+        if len(fitted.listwise.fields.title) != len(fitted.counts.alone):
+            raise ArtifactError(f"{folder / PARS_ARRAYS}: counts and words are of different catalogues")
+        try:
+            fitted = _carried(fitted, texts, index, settings)
+        except ArtifactError as error:
+            raise ArtifactError(f"{folder / PARS_ARRAYS}: {error}") from error
+>>>>>>> main
         towers = context.runtime.session(folder / GRAPH) if fitted.towers else None
-        return cls(fitted, maker, FeatureSpace(index.items, index.vectors), index.popularity, towers)
+        return cls._over(index, fitted, towers, settings, texts)
+
+    def renewed(self, context: ServingContext) -> Self:
+        """Over another generation: words of new items come in, the towers are shared."""
+        index, texts = context.index, Texts.of(context.index.newcomers)
+        fitted = _carried(self._fitted, texts.beside(self._texts), index, self._config)
+        return self._over(index, fitted, self._towers, self._config, texts)
+
+    @classmethod
+    def _over(
+        cls,
+        index: CatalogueIndex,
+        fitted: FittedPars,
+        towers: Session | None,
+        config: RelevanceConfig,
+        texts: Texts,
+    ) -> Self:
+        own = fitted.listwise
+        maker = FeatureMaker(
+            Analyser(own.language), own.fields, own.evidence, own.tastes, index.vectors, index.popularity
+        )
+        space = FeatureSpace(index.items, index.vectors, index.keys)
+        return cls(fitted, maker, space, index.popularity, towers, config, texts)
 
     def score(
         self,
@@ -123,3 +169,9 @@ class ParsServer(RewardServer):
             "scalars": stacked(scalars, width),
         }
         return self._towers.run(feeds)["rates"]
+
+
+def _carried(fitted: FittedPars, new: Texts, index: CatalogueIndex, config: RelevanceConfig) -> FittedPars:
+    """A fitted reward for all items of an index. Raises ArtifactError where nothing is told of new ones."""
+    listwise = carried(fitted.listwise, new, index, config)
+    return replace(fitted, listwise=listwise, counts=counted(fitted.counts, index))

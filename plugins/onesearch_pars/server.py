@@ -11,10 +11,17 @@ from onesearch.contracts.offers import ServingContext
 from onesearch.contracts.reward import Candidates, RewardServer
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import ArtifactError
+from onesearch.index import CatalogueIndex
 from pydantic import BaseModel
 
 from onesearch_pars.artifact import ARRAYS, Fitted
+<<<<<<< HEAD
 from onesearch_pars.features import FEATURES, PARTS, FeatureMaker, categories_of
+=======
+from onesearch_pars.config import RelevanceConfig
+from onesearch_pars.features import FEATURES, PARTS, FeatureMaker
+from onesearch_pars.newcomers import NO_TEXTS, Texts, carried
+>>>>>>> main
 from onesearch_pars.text import Analyser
 
 _PART_OF = np.array([[feature.part == part for part in PARTS] for feature in FEATURES], dtype=np.float32)
@@ -25,19 +32,33 @@ class RelevanceServer(RewardServer):
 
     parts = PARTS
 
-    def __init__(self, maker: FeatureMaker, weights: np.ndarray) -> None:
-        """``weights`` f32[F] of the raw features."""
-        self._maker = maker
-        self._weights_by_part = weights[:, None] * _PART_OF
+    def __init__(
+        self, fitted: Fitted, maker: FeatureMaker, config: RelevanceConfig, texts: Texts = NO_TEXTS
+    ) -> None:
+        """``texts`` are those that ``fitted`` got while serving."""
+        self._fitted, self._maker, self._config, self._texts = fitted, maker, config, texts
+        self._weights_by_part = fitted.weights[:, None] * _PART_OF
 
     @classmethod
     def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
         """Open what the learner exported, over the catalogue of ``context``."""
         fitted, index = Fitted.load(folder), context.index
-        if len(fitted.fields.title) != len(index):
-            raise ArtifactError(
-                f"{folder / ARRAYS}: knows {len(fitted.fields.title)} items, the catalogue has {len(index)}"
-            )
+        settings = config if isinstance(config, RelevanceConfig) else RelevanceConfig()
+        texts = Texts.of(index.newcomers)
+        try:
+            fitted = carried(fitted, texts, index, settings)
+        except ArtifactError as error:
+            raise ArtifactError(f"{folder / ARRAYS}: {error}") from error
+        return cls._over(index, fitted, settings, texts)
+
+    def renewed(self, context: ServingContext) -> Self:
+        """Over another generation: words of new items come in."""
+        index, texts = context.index, Texts.of(context.index.newcomers)
+        fitted = carried(self._fitted, texts.beside(self._texts), index, self._config)
+        return self._over(index, fitted, self._config, texts)
+
+    @classmethod
+    def _over(cls, index: CatalogueIndex, fitted: Fitted, config: RelevanceConfig, texts: Texts) -> Self:
         maker = FeatureMaker(
             Analyser(fitted.language),
             fitted.fields,
@@ -47,7 +68,7 @@ class RelevanceServer(RewardServer):
             index.popularity,
             categories_of(index.items),
         )
-        return cls(maker, fitted.weights)
+        return cls(fitted, maker, config, texts)
 
     def score(
         self,

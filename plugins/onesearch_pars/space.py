@@ -87,12 +87,23 @@ class History:
 class FeatureSpace:
     """Features over one catalogue."""
 
-    def __init__(self, items: pl.DataFrame, vectors: np.ndarray) -> None:
-        """``items`` (item_id, category, price) and ``vectors`` f16[N, D], in item-number order."""
+    def __init__(
+        self,
+        items: pl.DataFrame,
+        vectors: np.ndarray,
+        keys: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        """``items`` (item_id, category, price) and ``vectors`` f16[N, D], in item-number order.
+
+        ``keys``: their keys u64[N], rising, and the numbers i32[N] these are of, where they are known.
+        """
         self.table = vectors
-        keys = item_keys(items["item_id"].to_list())
-        self._order = np.argsort(keys).astype(np.int32)
-        self._keys = keys[self._order]
+        if keys is None:
+            own = item_keys(items["item_id"].to_list())
+            order = np.argsort(own).astype(np.int32)
+            keys = own[order], order
+        self._keys: np.ndarray = keys[0]
+        self._order: np.ndarray = keys[1]
         path = pl.col("category").list.head(CATEGORY_DEPTH).list.join(" > ")
         self._category = (
             items.select(path.fill_null("").rank("dense").cast(pl.Int64) - 1)["category"]

@@ -214,7 +214,7 @@ def test_anonymous_shoppers_are_logged_and_have_no_state(world: World) -> None:
         assert list(states.users()) == ["u0"]
 
 
-def test_the_catalogue_follows_its_topic(world: World) -> None:
+def test_the_catalogue_follows_its_topic(world: World, capsys: Any) -> None:
     changes = [
         Change("i1", title="Lamp", price=5.0),
         Change("i1", "patch", price=4.0),
@@ -231,6 +231,12 @@ def test_the_catalogue_follows_its_topic(world: World) -> None:
     told, _ = log.since(0)
     assert told["i1"].price == 4.0 and told["i2"].action == "withdraw"
     assert world.run(catalogue=True).written == {"states": 0, "log": 0, "catalogue": 0}
+    # A file of changes, by the command.
+    file = world.folder / "changes.jsonl"
+    file.write_text('{"item_id": "i5", "title": "Desk"}\n{"item_id": "i5", "action": "patch", "price": 3}\n')
+    options = ("--json", "--config", str(config_file(world)))
+    assert command(capsys, "ingest", "send", str(file), *options) == {"sent": 2}
+    assert world.run(catalogue=True).written["catalogue"] == 2 and log.since(0)[0]["i5"].price == 3.0
 
 
 def test_a_topic_that_is_made_anew_is_read_from_its_beginning(world: World) -> None:

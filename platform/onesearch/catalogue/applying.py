@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from onesearch.catalogue.changes import Change
 from onesearch.catalogue.generations import KEPT, Generations
-from onesearch.catalogue.log import ChangeLog
+from onesearch.catalogue.log import ChangeLog, locked
 from onesearch.catalogue.planning import Planner
 from onesearch.compiling.runtime import Runtime
 from onesearch.contracts.tokenizer import TokenizerServer
@@ -45,7 +45,7 @@ class Applied:
 
 
 class Applier:
-    """Makes the generations of one release's catalogue. One process at a time may do so."""
+    """Makes the generations of one release's catalogue. Several processes may: one waits for the other."""
 
     def __init__(self, catalogue: Path, release: Release, keep: int = KEPT) -> None:
         """Opens the newest generation, or else the release's index, and the release's tokenizer.
@@ -70,6 +70,13 @@ class Applier:
 
     def catch_up(self) -> Applied:
         """Make the generation that holds all that is in the log; the newest one if that does already."""
+        with locked(self.generations.folder):
+            newest = self.generations.newest()
+            if newest is not None and newest.number != self.index.generation:  # another process made it
+                self._folder, self.index, self.through = newest.folder, newest.load(), newest.through
+            return self._catch_up()
+
+    def _catch_up(self) -> Applied:
         known, through = self.log.since(self.through)
         plan = Planner(self.index, self._tokenizer).plan(list(known.values()))
         seconds = {"encode": plan.encode_s, "tree": 0.0, "write": 0.0}

@@ -48,7 +48,7 @@ class ChangeLog:
 
         Raises OneSearchError where it cannot be written: nothing is accepted then.
         """
-        with self._writing():
+        with locked(self.folder):
             number = self.last + 1
             known = {**self.marks(), **(marks or {})}
             self._write(number, list(changes), known)
@@ -115,12 +115,21 @@ class ChangeLog:
         for number in numbers[:-1]:
             self._path(number).unlink(missing_ok=True)
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Only one process at a time is in here with a folder, which is made where it is missing.
+
+    Raises OneSearchError where that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise OneSearchError(f"{folder}: cannot be written: {error}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _sync(folder: Path) -> None:

@@ -23,6 +23,9 @@ def search(
     user: Annotated[str, typer.Option(help="Who asks.", show_default="anonymous")] = "",
     k: Annotated[int, typer.Option("--k", "-k", help="How many items.")] = 10,
     offset: Annotated[int, typer.Option(help="How many of the best to leave out.")] = 0,
+    page: Annotated[
+        str, typer.Option("--page", help="next_page of an answer to the same search.", show_default="first")
+    ] = "",
     filters: Annotated[
         list[str] | None,
         typer.Option("--filter", help="category=NAME, brand=NAME, price=LOW..HIGH or in_stock; repeatable."),
@@ -56,6 +59,7 @@ def search(
         explain=explain,
         rerank=rerank,
         certify=certify,
+        page_token=page,
     )
     with Client(whereabouts.gateway(gateway), timeout_s=timeout) as client:
         answer = client.search(request)

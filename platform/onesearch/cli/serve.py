@@ -61,6 +61,10 @@ def serve(
             show_default="of the release",
         ),
     ] = None,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(help="The live catalogue's folder: changes of it are followed.", show_default="none"),
+    ] = None,
     kafka: Annotated[
         str | None,
         typer.Option(
@@ -96,6 +100,7 @@ def serve(
             "release": release, "releases": releases, "host": host, "port": port,
             "triton-port": triton_port, "beams": beams, "certify": certify,
             "threads": threads, "states": states, "kafka": kafka, "spool": spool, "explore": explore,
+            "catalogue": catalogue,
             "ready-file": ready_file, "log": log, "triton-log": triton_log,
         }  # fmt: skip
         command += [f"--{name}={value}" for name, value in given.items() if value is not None]
@@ -115,6 +120,7 @@ def serve(
         "certify": certify,
         "threads": threads,
         "states": states,
+        "catalogue": None if catalogue is None else str(catalogue.resolve()),
         "spool": None if spool is None else str(spool),
         "explore": explore,
     }

@@ -100,6 +100,22 @@ class StoreWriter:
             self._write_part(table, whole[: self._part_rows])
             self._waiting[table] = [whole[self._part_rows :]]
 
+    def adopt(self, table: TableName, store: Store) -> None:
+        """Take over another store's files of a table as they are: linked where that is possible."""
+        for part in store.manifest["tables"][table]:
+            if not part["rows"]:
+                continue
+            name = f"{table}-{len(self._parts[table]):05d}.parquet"
+            source, target = store.path / str(store.manifest["data"]) / part["file"], self._data / name
+            try:
+                os.link(source, target)
+            except OSError:  # another file system
+                try:
+                    shutil.copyfile(source, target)
+                except OSError as error:
+                    raise _cannot_write(target, error) from error
+            self._parts[table].append({**part, "file": name})
+
     def note(self, name: str, document: dict[str, Any]) -> None:
         """Put a JSON document into the manifest: read again by :meth:`Store.extra`."""
         self._extra[name] = document

@@ -123,7 +123,11 @@ class Publisher:
                 self._wake.wait(0 if waiting and not self._down else self._retry_s)
                 self._wake.clear()
                 if waiting and time.monotonic() >= self._try_again:
-                    self._drain(producer)
+                    try:
+                        self._drain(producer)
+                    except OSError as error:
+                        self._try_again = time.monotonic() + self._retry_s
+                        self._complain("the spool cannot be read: %s", str(error))
                 self._send(producer)
                 if self._closing and not self._queue:
                     return
@@ -170,7 +174,13 @@ class Publisher:
             self._spool.done()
 
     def _try(self, producer: Producer, records: Sequence[Record]) -> list[Failure | None]:
-        failed = producer.deliver(records, self._timeout_s)
+        try:
+            failed = producer.deliver(records, self._timeout_s)
+        except (
+            Exception
+        ) as error:  # a client's own mistake must not end the thread: nobody would send any more
+            producer.close()
+            failed = [Failure(f"{type(error).__name__}: {error}")] * len(records)
         reasons = [failure.reason for failure in failed if failure is not None and not failure.lasting]
         self._acknowledged += sum(failure is None for failure in failed)
         if reasons:

@@ -175,11 +175,17 @@ class Broker:
 
 def create_topics(admin: Admin, settings: KafkaConfig, partitions: int = 4, replicas: int = 1) -> list[str]:
     """The three topics, those that are not there yet; returns their names."""
-    week = {"retention.ms": str(7 * _DAY_MS)}
+    # The broker's clock, which no sender has set wrong.
+    week = {"retention.ms": str(7 * _DAY_MS), "message.timestamp.type": "LogAppendTime"}
     return admin.create(
         [
             NewTopic(settings.interactions, partitions, replicas, week),
-            NewTopic(settings.catalogue, 1, replicas, {"cleanup.policy": "compact"}),
+            NewTopic(
+                settings.catalogue,
+                1,
+                replicas,
+                {"cleanup.policy": "compact", "message.timestamp.type": "LogAppendTime"},
+            ),
             # A letter holds a whole message, and the topics that it comes from may allow large ones.
             NewTopic(
                 settings.dead_letters,

@@ -13,7 +13,7 @@ import polars as pl
 from safetensors import safe_open
 
 from onesearch.errors import ArtifactError
-from onesearch.index import ITEM_COLUMNS, CatalogueIndex
+from onesearch.index import ITEM_COLUMNS, CatalogueIndex, Filters, passing
 
 
 class ItemRow(NamedTuple):
@@ -36,18 +36,20 @@ class ItemTable:
         items: with the columns of :data:`onesearch.index.ITEM_COLUMNS`.
         sids: i32[N, L]. popularity: f32[N].
         generation: the catalogue generation that the numbers belong to.
+        alive: bool[N], false for items that were withdrawn; None: every item is there.
     """
 
     items: pl.DataFrame
     sids: np.ndarray
     popularity: np.ndarray
     generation: int
+    alive: np.ndarray | None = None
     _number: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, index: CatalogueIndex) -> ItemTable:
         """The rows of an index that is loaded anyway."""
-        return cls(index.items, index.sids, index.popularity, index.generation)
+        return cls(index.items, index.sids, index.popularity, index.generation, index.alive)
 
     @classmethod
     def load(cls, folder: Path) -> ItemTable:
@@ -61,12 +63,28 @@ class ItemTable:
             path = folder / "arrays.safetensors"
             with safe_open(path, framework="np") as arrays:
                 sids, popularity = arrays.get_tensor("sids"), arrays.get_tensor("popularity")
+            path, alive = folder / "state.safetensors", None
+            if path.exists():  # of a generation
+                with safe_open(path, framework="np") as state:
+                    alive = state.get_tensor("alive") if "alive" in state.keys() else None  # noqa: SIM118
         except Exception as error:  # safetensors and polars raise types of their own
             raise ArtifactError(f"{path}: cannot be read ({error})") from error
-        return cls(items, sids, popularity, generation)
+        return cls(items, sids, popularity, generation, alive)
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def live_count(self) -> int:
+        """Number of items that are not withdrawn."""
+        return len(self) if self.alive is None else int(self.alive.sum())
+
+    def passing(self, filters: Filters) -> np.ndarray | None:
+        """bool[N]: which items are there and pass the filters; None: all."""
+        if not filters:
+            return self.alive
+        passed = passing(self.items, filters)
+        return passed if self.alive is None else passed & self.alive
 
     def rows(self, numbers: Sequence[int] | np.ndarray) -> list[ItemRow]:
         """Rows of some item numbers, in that order."""
@@ -87,4 +105,5 @@ class ItemTable:
             self._number.update(
                 (item_id, number) for number, item_id in enumerate(self.items["item_id"].to_list())
             )
-        return self._number.get(item_id)
+        found = self._number.get(item_id)
+        return None if found is None or (self.alive is not None and not self.alive[found]) else found

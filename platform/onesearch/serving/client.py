@@ -245,7 +245,7 @@ def await_release(gateways: Sequence[str], release: str, timeout_s: float) -> No
     """Wait until every gateway answers with a release.
 
     Raises:
-        ServingError: one does not in time; the message says which, and what it says is wrong.
+        ServingError: one does not in time, or says that it cannot; the message says which and why.
     """
     until = time.monotonic() + timeout_s
     for address in gateways:
@@ -254,11 +254,15 @@ def await_release(gateways: Sequence[str], release: str, timeout_s: float) -> No
                 status = client.status()
                 if status.release == release:
                     break
+                if f"release {release}: " in status.problem:
+                    raise ServingError(
+                        f"the gateway at {address} goes on with {status.release}, and will try again:"
+                        f" {status.problem}"
+                    )
                 if time.monotonic() > until:
-                    why = f": {status.problem}" if status.problem else ""
                     raise ServingError(
                         f"the gateway at {address} answers with {status.release}, not with {release}, after"
-                        f" {timeout_s:g} s{why}"
+                        f" {timeout_s:g} s"
                     )
                 time.sleep(_LOOK_EVERY_S)
 

@@ -41,6 +41,7 @@ def request_from(message: pb.SearchRequest) -> SearchRequest:
         guide=cast(Guide, pb.Guide.Name(message.guide).lower()),
         rerank=not message.no_rerank,
         certify=message.certify if message.HasField("certify") else None,
+        page_token=message.page_token,
         asked_at_us=message.asked_at_us if message.HasField("asked_at_us") else None,
     )
 
@@ -67,6 +68,7 @@ def request_to(request: SearchRequest, request_id: str = "") -> pb.SearchRequest
             no_rerank=not request.rerank,
             request_id=request_id,
             certify=request.certify,
+            page_token=request.page_token,
             asked_at_us=request.asked_at_us,
         )
     except (ValueError, TypeError) as error:  # a negative k, half a surrogate pair, an unknown guide
@@ -104,6 +106,8 @@ def answer_to(answer: SearchAnswer) -> pb.SearchResponse:
         generation=answer.generation,
         degraded=answer.degraded,
         took_ms=answer.took_ms,
+        next_page=answer.next_page,
+        moved=answer.moved,
     )
     for hit in answer.hits:
         row = ItemRow(hit.item_id, hit.title, hit.category, hit.brand, hit.price, hit.in_stock, hit.sid)
@@ -173,6 +177,8 @@ def answer_from(response: pb.SearchResponse) -> SearchAnswer:
         explanation,
         response.request_id,
         response.took_ms,
+        response.next_page,
+        response.moved,
     )
 
 

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from onesearch.catalogue.generations import Generations
 from onesearch.releases.holding import Hold
 from onesearch.releases.release import Release
 from onesearch.serving.catalogue import ItemTable
 from onesearch.serving.engine import Engine
 from onesearch.serving.fallback import MostClicked
+from onesearch.serving.held import KEPT
 
 _LOOK_EVERY_S = 0.02
 
@@ -26,6 +28,8 @@ class Deployment:
         engine: its models in Triton. table, fallback: its catalogue, and what is shown without models.
         models: their names in Triton, the ensemble last.
         hold: keeps the release's folder from being pruned.
+        generations: those of its live catalogue; None: it has only its own.
+        kept: numbers of the generations that its models hold; the last one answers.
         in_flight: requests that it is working on.
     """
 
@@ -35,11 +39,26 @@ class Deployment:
     models: tuple[str, ...] = ()
     hold: Hold | None = field(default=None, repr=False)
     in_flight: int = 0
+    generations: Generations | None = None
+    kept: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
         """The release's name."""
         return self.engine.release
+
+    @property
+    def generation(self) -> int:
+        """The catalogue generation that answers who names none."""
+        return self.table.generation
+
+    def take(self, table: ItemTable) -> None:
+        """Answer under another generation, which all models hold, from the next request on.
+
+        What is shown without models knows words and clicks of the release's own items only.
+        """
+        self.table = table
+        self.kept = (*self.kept, table.generation)[-KEPT:]
 
     @contextmanager
     def working(self) -> Iterator[Self]:

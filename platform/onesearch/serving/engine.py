@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Self
 
 import grpc
@@ -28,6 +31,9 @@ _EXPLANATION = (
     "NOTES", "SHOPPER", "QUERY_SID", "BEAM_SIDS", "BEAM_LOG_PROBS", "MISSING", "FOUND", "EXACT", "DROPPED",
     "BRANCHES", "WIDTH",
 )  # fmt: skip
+
+
+_OPENING_S = 0.02
 
 
 class EngineUnavailableError(ServingError):
@@ -56,8 +62,10 @@ class Engine:
         self._channel = grpc.aio.insecure_channel(address, options)
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
-    async def search(self, request: SearchRequest, state: ShopperState, timeout_s: float) -> SearchAnswer:
-        """One search. The request is checked already.
+    async def search(
+        self, request: SearchRequest, state: ShopperState, timeout_s: float, coming: int = -1
+    ) -> SearchAnswer:
+        """One search. The request is checked already. A generation that is ``coming`` is opened meanwhile.
 
         Raises:
             UsageError: a component refuses the request.
@@ -69,17 +77,19 @@ class Engine:
             "STATE": _text(codecs.write_state(state)),
             "FILTERS": _text(codecs.write_filters(request.filters)),
             "BEAMS": _number(self.beams if request.beams is None else request.beams),
-            "CERTIFY": _number(self.certify if request.certify is None else request.certify),
+            "CERTIFY": _number(request.proving(self.certify)),
             "GUIDE": _text(request.guide.encode()),
             "RERANK": np.array([[request.rerank]]),
             "K": _number(request.k),
             "OFFSET": _number(request.offset),
             "EXPLAIN": np.array([[request.explain]]),
+            "SHOWN": _text(request.shown),
+            "CATALOGUE": np.array([[-1 if request.generation is None else request.generation, coming]]),
         }
         outputs = _ANSWER + _EXPLANATION if request.explain else _ANSWER
         arrays = await self._infer(self._search, inputs, outputs, timeout_s)
         return SearchAnswer(
-            read_hits(arrays, request.offset),
+            read_hits(arrays, request.before),
             self.release,
             int(arrays["GENERATION"][0, 0]),
             explanation=read_explanation(arrays) if request.explain else None,
@@ -122,6 +132,25 @@ class Engine:
         told = answer.explanation
         if told is None or not told.query_sid or len(told.meanings) != len(told.query_sid):
             raise ServingError("the start-up search came back without the query's semantic ID")
+
+    async def open_generation(self, number: int, timeout_s: float) -> None:
+        """Have every model open a generation of the catalogue, and see one search answered under it.
+
+        Raises ServingError where that does not come about in time; the last error says why.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        probe = SearchRequest("a", k=1)
+        with suppress(ServingError):  # all begin at once; while they do so they answer under what they have
+            await self.search(probe, _somebody(), timeout_s, coming=number)
+        while True:
+            try:
+                await self.search(replace(probe, generation=number), _somebody(), timeout_s)
+                return
+            except ServingError as error:
+                if loop.time() > until:
+                    raise ServingError(f"generation {number} is not open in time: {error}") from error
+            await asyncio.sleep(_OPENING_S)
 
     async def close(self) -> None:
         """Close the channel."""

@@ -6,8 +6,6 @@ whose titles share the most of its words, the popular ones first.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from onesearch.training.pairs import normalise_queries
 FOLDER = "fallback"
 FILE = "most_clicked.parquet"
 # Runs of letters and digits; scripts without spaces between words (CJK) character by character.
-_WORDS = re.compile(r"[぀-ヿ㐀-鿿가-힯]|[^\W_぀-ヿ㐀-鿿가-힯]+")
+_WORDS = r"[぀-ヿ㐀-鿿가-힯]|[^\W_぀-ヿ㐀-鿿가-힯]+"
 _MAX_WORDS = 32
 
 
@@ -51,16 +49,17 @@ class MostClicked:
         if clicked is not None:
             queries, rows = clicked["query"].to_list(), clicked["items"]
             self._clicked = {query: rows[at].to_numpy() for at, query in enumerate(queries)}
-        self._first, self._items, self._words = _inverted(table.items["title"].to_list())
+        self._first, self._items, self._words = _inverted(table.items["title"])
 
     @classmethod
     def of_release(cls, path: Path, table: ItemTable) -> MostClicked:
         """Open what a release carries, if anything. Raises ArtifactError naming a broken file."""
         file = path / FOLDER / FILE
         try:
-            return cls(table, pl.read_parquet(file) if file.exists() else None)
+            clicked = pl.read_parquet(file) if file.exists() else None
         except (OSError, pl.exceptions.PolarsError) as error:
             raise ArtifactError(f"{file}: cannot be read ({error})") from error
+        return cls(table, clicked)
 
     def items(self, query: str, passing: np.ndarray | None = None) -> np.ndarray:
         """Item numbers i64[n], best first: the logged ones, then those that share words with the query.
@@ -87,19 +86,26 @@ class MostClicked:
 
 def words(text: str) -> list[str]:
     """The words of a text, lower case."""
-    return _WORDS.findall(text.lower())
+    return list(_words(pl.Series([text]))[0])
 
 
-def _inverted(titles: Iterable[str]) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """Word → items as CSR: offsets i64[W + 1], items i32, and the number of each word."""
-    numbers: dict[str, int] = {}
-    pairs = [
-        (numbers.setdefault(word, len(numbers)), item)
-        for item, title in enumerate(titles)
-        for word in set(words(title))
-    ]
-    if not pairs:
-        return np.zeros(1, np.int64), np.zeros(0, np.int32), numbers
-    word, item = np.array(pairs, dtype=np.int32).T
-    order = np.argsort(word, kind="stable")
-    return np.searchsorted(word[order], np.arange(len(numbers) + 1)), item[order], numbers
+def _words(texts: pl.Series) -> pl.Series:
+    return texts.cast(pl.String).str.to_lowercase().str.extract_all(_WORDS)
+
+
+def _inverted(titles: pl.Series) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Word → items as CSR: offsets i64[W + 1], items i32, and the number of each word.
+
+    All of it outside the interpreter's lock: a release is read while another one answers beside.
+    """
+    pairs = (
+        pl.DataFrame({"word": _words(titles), "item": np.arange(len(titles), dtype=np.int32)})
+        .explode("word")
+        .drop_nulls()
+        .unique()
+        .sort("word", "item")
+    )
+    counts = pairs.group_by("word", maintain_order=True).len()
+    first = np.concatenate([np.zeros(1, np.int64), counts["len"].to_numpy().astype(np.int64).cumsum()])
+    numbers = {word: number for number, word in enumerate(counts["word"].to_list())}
+    return first, pairs["item"].to_numpy(), numbers

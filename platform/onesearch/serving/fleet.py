@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
+from onesearch.catalogue.generations import Generations
 from onesearch.config import ServingConfig
 from onesearch.errors import ServingError
 from onesearch.releases.holding import Hold
 from onesearch.releases.release import Release
+from onesearch.serving.advancing import advance, make_current
 from onesearch.serving.deployment import Deployment, read_catalogue
 from onesearch.serving.engine import Engine
 from onesearch.serving.repository import RepositorySettings, build_repository, model_names
@@ -62,15 +65,20 @@ class Fleet:
         engine = Engine(self.triton.address, release.name, settings.beams, settings.certify)
         try:
             table, fallback = await asyncio.to_thread(read_catalogue, release)
-            await self._in_keeper(lambda: self._load(release, threads))
+            generations = None
+            if settings.catalogue:
+                generations = await asyncio.to_thread(make_current, Path(settings.catalogue), release)
+            await self._in_keeper(lambda: self._load(release, threads, generations))
             await engine.check_itself(settings.ready_timeout_s)
+            kept = (table.generation,)
+            deployment = Deployment(engine, table, fallback, models, hold, generations=generations, kept=kept)
+            await advance(deployment, settings.ready_timeout_s)
         except BaseException as error:
             await engine.close()
             hold.release()
             if isinstance(error, Exception):  # else all ends, and nobody waits for the keeper
                 await self._in_keeper(lambda: self._unload(models))
             raise
-        deployment = Deployment(engine, table, fallback, models, hold)
         self.deployments.append(deployment)
         return deployment
 
@@ -105,8 +113,13 @@ class Fleet:
             await deployment.close()
         self._keeper.shutdown()
 
-    def _load(self, release: Release, threads: int) -> None:
-        models = build_repository(release, self.triton.repository, RepositorySettings(threads=threads))
+    def _load(self, release: Release, threads: int, generations: Generations | None) -> None:
+        models = build_repository(
+            release,
+            self.triton.repository,
+            RepositorySettings(threads=threads),
+            catalogue=generations.folder if generations else None,
+        )
         self.triton.load(models, at_once=not self.deployments)
 
     def _unload(self, models: tuple[str, ...]) -> None:

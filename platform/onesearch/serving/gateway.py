@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
+import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
@@ -20,12 +21,13 @@ from onesearch.config import ServingConfig
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import ServingError, UsageError
 from onesearch.events.proto.reporting_pb2_grpc import add_EventsServicer_to_server
-from onesearch.index import passing
-from onesearch.serving import conversion
+from onesearch.live_tree import Candidates
+from onesearch.serving import conversion, paging, steps
 from onesearch.serving.deployment import Deployment, Lineup
 from onesearch.serving.engine import EngineLateError, EngineUnavailableError
 from onesearch.serving.exploration import Exploration
 from onesearch.serving.lookups import Lookups, Tally
+from onesearch.serving.paging import Page
 from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
 from onesearch.serving.reporting import Reporter
@@ -183,7 +185,7 @@ class Gateway(pb_grpc.OneSearchServicer):
         return pb.StatusResponse(
             release=champion.name,
             generation=champion.table.generation,
-            items=len(champion.table),
+            items=champion.table.live_count,
             models_ready=await champion.engine.ready(),
             in_flight=self._in_flight,
             answered=self._answered,
@@ -207,9 +209,9 @@ class Gateway(pb_grpc.OneSearchServicer):
                 raise UsageError(f"request_id: longer than {_MAX_REQUEST_ID} characters")
             request = conversion.request_from(message)
             self.limits.check(request)
+            return paging.turned(request, self.limits) if request.page_token else request
         except UsageError as error:
             await _refuse(context, f"{where}{error}")
-        return request
 
     async def _time_left(self, context: Any) -> float:
         """Seconds until the client's deadline or ours; aborts when that is too little for anything."""
@@ -231,12 +233,22 @@ class Gateway(pb_grpc.OneSearchServicer):
         started = time.perf_counter()
         left = await self._time_left(context)
         why = ""
+        request, moved = _placed(deployment, request)
         try:
             state = await self._state(request.user_id, left)
             left -= time.perf_counter() - started
             if left <= _RESERVE_MIN_S:
                 raise EngineLateError("the deadline is too near to ask the models")
-            answer = await self._ranked(deployment, request, request_id, state, left - _reserve(left))
+            until = time.perf_counter() + left - _reserve(left)
+            try:
+                answer = await self._ranked(deployment, request, request_id, state, left - _reserve(left))
+            except EngineUnavailableError:
+                left = until - time.perf_counter()
+                if request.generation == deployment.generation or left <= _RESERVE_MIN_S:
+                    raise
+                # What the page began under has been let go of meanwhile.
+                request, moved = replace(request, generation=deployment.generation), True
+                answer = await self._ranked(deployment, request, request_id, state, left)
         except UsageError as error:
             await _refuse(context, str(error))
         except ServingError as error:
@@ -247,7 +259,15 @@ class Gateway(pb_grpc.OneSearchServicer):
             self._degraded += 1
         self._answered += 1
         took = 1000 * (time.perf_counter() - started)
-        answer = replace(answer, request_id=request_id, took_ms=took)
+        shown = [hit.item_id for hit in answer.hits]
+        page = Page.after(request, answer.release, answer.generation, shown, self.limits)
+        answer = replace(
+            answer,
+            request_id=request_id,
+            took_ms=took,
+            next_page=page.pack() if page else "",
+            moved=moved,
+        )
         _log_request(request, answer, why)
         if self.reporter is not None:
             self.reporter.shown(request, answer)
@@ -295,13 +315,26 @@ class _Admission:
 
 def _most_clicked(deployment: Deployment, request: SearchRequest) -> SearchAnswer:
     table = deployment.table
-    allowed = passing(table.items, request.filters) if request.filters else None
-    found = deployment.fallback.items(request.query, allowed)[request.offset : request.offset + request.k]
+    found = deployment.fallback.items(request.query, table.passing(request.filters))
+    candidates = Candidates(found[None].astype(np.int32), np.zeros((1, len(found)), np.float32))
+    hidden = steps.seen(table.items, candidates, 0, request.shown)
+    if hidden is not None:
+        found = found[~hidden]
     hits = tuple(
-        Hit(request.offset + at + 1, *row, score=0.0, log_prob=0.0, parts={})
-        for at, row in enumerate(table.rows(found))
+        Hit(request.before + at + 1, *row, score=0.0, log_prob=0.0, parts={})
+        for at, row in enumerate(table.rows(found[request.offset : request.offset + request.k]))
     )
     return SearchAnswer(hits, deployment.name, table.generation, degraded=True)
+
+
+def _placed(deployment: Deployment, request: SearchRequest) -> tuple[SearchRequest, bool]:
+    """The request with the generation to answer it under, and whether its page began under another."""
+    if not request.page_token:
+        return replace(request, generation=deployment.generation), False
+    page = Page.unpack(request.page_token)
+    if page.release == deployment.name and page.generation in deployment.kept:
+        return replace(request, generation=page.generation), False
+    return replace(request, generation=deployment.generation), True
 
 
 def _reserve(left_s: float) -> float:

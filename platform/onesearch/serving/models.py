@@ -11,22 +11,28 @@ import json
 import locale
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from onesearch.catalogue.generations import Generation, Generations
 from onesearch.compiling.runtime import Runtime
 from onesearch.contracts.generator import Guide
 from onesearch.contracts.reward import Candidates
 from onesearch.contracts.user_encoder import Prompt, ShopperState
 from onesearch.errors import OneSearchError, ServingError, UsageError
+from onesearch.index import CatalogueIndex
 from onesearch.releases.release import Release
 from onesearch.serving import codecs, steps
 from onesearch.serving.catalogue import ItemTable
-from onesearch.serving.requests import EXPLAINED_BEAMS, GUIDES
+from onesearch.serving.held import Held, NotHeldError
+from onesearch.serving.requests import EXPLAINED_BEAMS, GUIDES, KEY_BYTES
 
 Tensors = dict[str, np.ndarray]
+UserEncoderPart = tuple[CatalogueIndex, steps.UserEncoderServer]
+P = TypeVar("P")
 # What fills a tensor where a request is narrower than the widest of its batch; zero where not named.
 _FILL = {"ITEMS": -1, "LOG_PROBS": -np.inf}
 _LONGEST_ERROR = 1_000
@@ -57,14 +63,16 @@ class Model(ABC):
         settings = {name: value["string_value"] for name, value in about["parameters"].items()}
         # Whoever started the server has verified the release; sizes are checked again.
         release = Release.open(Path(settings["release"]), verify=False)
+        catalogue = settings["catalogue"]
+        generations = Generations(Path(catalogue)) if catalogue else None
         try:
-            self.open(release, Runtime(threads=int(settings["threads"])))
+            self.open(release, Runtime(threads=int(settings["threads"])), generations)
         except Exception as error:
             raise ServingError(told(error)) from None
 
     @abstractmethod
-    def open(self, release: Release, runtime: Runtime) -> None:
-        """Open components."""
+    def open(self, release: Release, runtime: Runtime, generations: Generations | None = None) -> None:
+        """Open components. ``generations`` are those of a live catalogue, where one is followed."""
 
     @abstractmethod
     def run(self, batch: Tensors) -> Tensors:
@@ -83,7 +91,7 @@ class Model(ABC):
         batches = [self._read(request) for request in requests]
         groups: dict[Hashable, list[int]] = {}
         for at, batch in enumerate(batches):
-            groups.setdefault(self.kind(batch), []).append(at)
+            groups.setdefault((self.kind(batch), _asked(batch)), []).append(at)
         responses: list[Any] = [None] * len(requests)
         for members in groups.values():
             for at, response in zip(members, self._answer([batches[at] for at in members]), strict=True):
@@ -117,13 +125,14 @@ class Model(ABC):
     def _error(self, error: Exception) -> Any:
         """Errors of the request are told from errors of ours by their code."""
         codes = self._backend.TritonError
-        return codes(told(error), codes.INVALID_ARG if isinstance(error, UsageError) else codes.INTERNAL)
+        code = codes.INVALID_ARG if isinstance(error, UsageError) else codes.INTERNAL
+        return codes(told(error), codes.UNAVAILABLE if isinstance(error, NotHeldError) else code)
 
 
 class TokenizerModel(Model):
     """Query text → e°, SID, notes."""
 
-    def open(self, release: Release, runtime: Runtime) -> None:
+    def open(self, release: Release, runtime: Runtime, generations: Generations | None = None) -> None:
         """Open the tokenizer."""
         self._tokenizer = cast(steps.TokenizerServer, release.server("tokenizer", release.context(runtime)))
 
@@ -141,21 +150,28 @@ class TokenizerModel(Model):
 class UserEncoderModel(Model):
     """Shopper state and query → prompt, and with EXPLAIN how the shopper is seen."""
 
-    def open(self, release: Release, runtime: Runtime) -> None:
+    def open(self, release: Release, runtime: Runtime, generations: Generations | None = None) -> None:
         """Open the user encoder."""
         context = release.context(runtime)
-        self._index = context.index
-        self._user_encoder = cast(steps.UserEncoderServer, release.server("user_encoder", context))
+        opened = cast(steps.UserEncoderServer, release.server("user_encoder", context))
+
+        def follow(generation: Generation, before: UserEncoderPart) -> UserEncoderPart:
+            index = generation.load()
+            server = release.renewed("user_encoder", before[1], replace(context, index=index))
+            return index, cast(steps.UserEncoderServer, server)
+
+        self.held = Held(context.index.generation, (context.index, opened), follow, generations)
 
     def run(self, batch: Tensors) -> Tensors:
         """Build prompts; explanations only where EXPLAIN asks for them."""
+        index, user_encoder = self.held.at(named(batch, self.held))
         shoppers, queries, sids = states(batch["STATE"]), texts(batch["QUERY"]), batch["QUERY_SID"]
-        built = steps.prompt(self._user_encoder, shoppers, queries, sids)
+        built = steps.prompt(user_encoder, shoppers, queries, sids)
         views = [b""] * len(queries)
         asked = np.flatnonzero(batch["EXPLAIN"][:, 0])
         if len(asked):
             of_asked = [shoppers[row] for row in asked], [queries[row] for row in asked], sids[asked]
-            explained = steps.explain_shoppers(self._user_encoder, self._index, *of_asked)
+            explained = steps.explain_shoppers(user_encoder, index, *of_asked)
             for row, view in zip(asked, explained, strict=True):
                 views[row] = codecs.write_view(view)
         return {
@@ -169,11 +185,15 @@ class UserEncoderModel(Model):
 class GeneratorModel(Model):
     """Prompt → live items."""
 
-    def open(self, release: Release, runtime: Runtime) -> None:
+    def open(self, release: Release, runtime: Runtime, generations: Generations | None = None) -> None:
         """Open the generator."""
         context = release.context(runtime)
         self._generator = cast(steps.GeneratorServer, release.server("generator", context))
-        self._trees = steps.Trees(context.index)
+
+        def follow(generation: Generation, before: steps.Trees) -> steps.Trees:
+            return steps.Trees(generation.load())
+
+        self.held = Held(context.index.generation, steps.Trees(context.index), follow, generations)
 
     def kind(self, tensors: Tensors) -> Hashable:
         """Padding would make vectors of prefixes that have none: those of one shape go together."""
@@ -181,17 +201,18 @@ class GeneratorModel(Model):
 
     def run(self, batch: Tensors) -> Tensors:
         """Search."""
+        trees = self.held.at(named(batch, self.held))
         prompt = Prompt(batch["PROMPT_IDS"], batch["PROMPT_MASK"], batch["PREFIX"])
         names = ("BEAMS", "GUIDE", "FILTERS", "CERTIFY")
         options = [
             steps.SearchOptions(int(beams), _guide(guide), codecs.read_filters(filters), int(certify))
             for beams, guide, filters, certify in zip(*(batch[name][:, 0] for name in names), strict=True)
         ]
-        result, candidates = steps.retrieve(self._generator, self._trees, prompt, batch["QUERY_VEC"], options)
+        result, candidates = steps.retrieve(self._generator, trees, prompt, batch["QUERY_VEC"], options)
         return {
             "ITEMS": candidates.items,
             "LOG_PROBS": candidates.log_probs.astype(np.float32, copy=False),
-            "GENERATION": np.full((len(options), 1), self._trees.generation, dtype=np.int64),
+            "GENERATION": np.full((len(options), 1), trees.generation, dtype=np.int64),
             "FOUND": column((result.leaves >= 0).sum(axis=1), np.int32),
             "EXACT": column(steps.exact_count(result), np.int32),
             "DROPPED": column(result.dropped, np.float32),
@@ -204,15 +225,20 @@ class GeneratorModel(Model):
 class RewardModel(Model):
     """Candidates → order, totals, parts."""
 
-    def open(self, release: Release, runtime: Runtime) -> None:
+    def open(self, release: Release, runtime: Runtime, generations: Generations | None = None) -> None:
         """Open the reward."""
         context = release.context(runtime)
-        self._generation = context.index.generation
-        self._reward = cast(steps.RewardServer, release.server("reward", context))
+
+        def follow(generation: Generation, before: steps.RewardServer) -> steps.RewardServer:
+            renewed = release.renewed("reward", before, replace(context, index=generation.load()))
+            return cast(steps.RewardServer, renewed)
+
+        opened = cast(steps.RewardServer, release.server("reward", context))
+        self.held = Held(context.index.generation, opened, follow, generations)
 
     def kind(self, tensors: Tensors) -> Hashable:
-        """With and without the reward the score has other parts."""
-        return bool(tensors["RERANK"].all())
+        """With and without the reward the score has other parts; item numbers are of one generation."""
+        return bool(tensors["RERANK"].all()), np.unique(tensors["GENERATION"]).tobytes()
 
     def fit(self, request: Tensors, answer: Tensors) -> Tensors:
         """Without the padding to the widest request; it was sorted behind everything else."""
@@ -221,11 +247,11 @@ class RewardModel(Model):
 
     def run(self, batch: Tensors) -> Tensors:
         """Score and sort."""
-        same_generation(batch, self._generation)
+        own = searched(batch, self.held)
         rerank = bool(batch["RERANK"].all())
         if rerank != bool(batch["RERANK"].any()):
             raise UsageError("RERANK: one request has one value")
-        reward = self._reward if rerank else None
+        reward = own if rerank else None
         queries, candidates = texts(batch["QUERY"]), Candidates(batch["ITEMS"], batch["LOG_PROBS"])
         ranked = steps.rank(reward, queries, batch["QUERY_VEC"], states(batch["STATE"]), candidates)
         names = [name.encode() for name in steps.part_names(reward)]
@@ -240,9 +266,10 @@ class RewardModel(Model):
 class ResolverModel(Model):
     """One page of the order → rows of items."""
 
-    def open(self, release: Release, runtime: Runtime) -> None:
+    def open(self, release: Release, runtime: Runtime, generations: Generations | None = None) -> None:
         """Read the item rows."""
-        self._table = ItemTable.load(release.path / "index")
+        table = ItemTable.load(release.path / "index")
+        self.held = Held(table.generation, table, lambda new, before: ItemTable.load(new.folder), generations)
 
     def kind(self, tensors: Tensors) -> Hashable:
         """Nothing is gained by putting pages of different lengths together."""
@@ -250,20 +277,24 @@ class ResolverModel(Model):
 
     def run(self, batch: Tensors) -> Tensors:
         """Look the rows up."""
-        same_generation(batch, self._table.generation)
-        return merge([self._page(batch, row) for row in range(len(batch["K"]))])
+        table = searched(batch, self.held)
+        return merge([self._page(table, batch, row) for row in range(len(batch["K"]))])
 
-    def _page(self, batch: Tensors, row: int) -> Tensors:
+    @staticmethod
+    def _page(table: ItemTable, batch: Tensors, row: int) -> Tensors:
         candidates = Candidates(batch["ITEMS"], batch["LOG_PROBS"])
         ranked = steps.Ranked(batch["ORDER"], batch["TOTALS"], batch["PARTS"])
         k, offset = int(batch["K"][row, 0]), int(batch["OFFSET"][row, 0])
-        at = steps.page(ranked, candidates, row, k, offset)
-        rows = self._table.rows(candidates.items[row, at])
-        beams = steps.best_sids(self._table.sids, candidates, row, EXPLAINED_BEAMS)
+        shown = batch["SHOWN"][row, 0]
+        hidden = steps.seen(table.items, candidates, row, shown)
+        at = steps.page(ranked, candidates, row, k, offset, hidden)
+        rows = table.rows(candidates.items[row, at])
+        beams = steps.best_sids(table.sids, candidates, row, EXPLAINED_BEAMS)
+        before = offset + len(shown) // KEY_BYTES
         missing = steps.missing_bound(
-            float(batch["DROPPED_MASS"][row, 0]), candidates.log_probs[row], offset + k
+            float(batch["DROPPED_MASS"][row, 0]), candidates.log_probs[row], before + k
         )
-        levels = self._table.sids.shape[1]
+        levels = table.sids.shape[1]
         # Not every client copes with tensors without elements: an empty page has one row of blanks.
         blank = not rows
         return {
@@ -315,13 +346,34 @@ def _stack(name: str, arrays: list[np.ndarray]) -> np.ndarray:
     return stacked
 
 
-def same_generation(batch: Tensors, own: int) -> None:
-    """Item numbers hold within one catalogue generation. Raises ServingError where two meet."""
-    wrong = batch["GENERATION"][batch["GENERATION"] != own]
-    if wrong.size:
-        raise ServingError(
-            f"candidates of catalogue generation {int(wrong[0])} came to one of generation {own}"
-        )
+def named(batch: Tensors, held: Held[Any]) -> int:
+    """The generation that a batch asks for, below 0: the newest. What it says is coming is opened as well."""
+    number, coming = (int(value) for value in batch["CATALOGUE"][0])
+    if coming >= 0:
+        held.prepare(coming)
+    return number
+
+
+def searched(batch: Tensors, held: Held[P]) -> P:
+    """The part of the generation that the generator searched, in whose item numbers candidates stand."""
+    named(batch, held)
+    return held.at(int(_only(batch, "GENERATION")))
+
+
+def _only(batch: Tensors, name: str) -> int:
+    """The one number that a tensor holds. Raises UsageError where a request has several."""
+    values = np.unique(batch[name])
+    if len(values) != 1:
+        raise UsageError(f"{name}: one request has one value")
+    return int(values[0])
+
+
+def _asked(batch: Tensors) -> bytes:
+    """What of the catalogue a request asks for; requests of one batch ask for the same."""
+    catalogue = batch.get("CATALOGUE")
+    if catalogue is None:
+        return b""
+    return catalogue.tobytes() if len(catalogue) == 1 else np.unique(catalogue, axis=0).tobytes()
 
 
 def texts(tensor: np.ndarray) -> list[str]:

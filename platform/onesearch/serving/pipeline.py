@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from onesearch.contracts.offers import ServingContext
 from onesearch.contracts.reward import Candidates, RewardServer
 from onesearch.contracts.tokenizer import TokenizerServer
 from onesearch.contracts.user_encoder import Prompt, ShopperState, UserEncoderServer
-from onesearch.index import Filters
+from onesearch.index import CatalogueIndex, Filters
 from onesearch.serving import steps
 from onesearch.serving.catalogue import ItemTable
 from onesearch.serving.requests import EXPLAINED_BEAMS, Explanation, Hit, Limits, SearchAnswer, SearchRequest
@@ -80,6 +80,21 @@ class Pipeline:
         serving = release.config.serving
         return cls(context, **opened, beams=serving.beams, release=release.name, certify=serving.certify)
 
+    def renewed(self, release: Release, index: CatalogueIndex) -> Pipeline:
+        """The same release over another generation of its catalogue; both may be used."""
+        context = replace(self.context, index=index)
+        return Pipeline(
+            context,
+            self.tokenizer,
+            cast(UserEncoderServer, release.renewed("user_encoder", self.user_encoder, context)),
+            self.generator,
+            cast(RewardServer, release.renewed("reward", self.reward, context)) if self.reward else None,
+            self.beams,
+            self.release,
+            self.limits,
+            self.certify,
+        )
+
     def candidates(
         self,
         queries: Sequence[str],
@@ -119,16 +134,22 @@ class Pipeline:
         states = [state or ShopperState(request.user_id)]
         queries = [request.query]
         found = self.candidates(
-            queries, states, request.beams, request.guide, request.filters, certify=request.certify
+            queries,
+            states,
+            request.beams,
+            request.guide,
+            request.filters,
+            certify=request.proving(self.certify),
         )
         reward = self.reward if request.rerank else None
         ranked = steps.rank(reward, queries, found.query_vecs, states, found.candidates)
-        at = steps.page(ranked, found.candidates, 0, request.k, request.offset)
+        hidden = steps.seen(self.context.index.items, found.candidates, 0, request.shown)
+        at = steps.page(ranked, found.candidates, 0, request.k, request.offset, hidden)
         rows = self._table.rows(found.candidates.items[0, at])
         names = steps.part_names(reward)
         hits = tuple(
             Hit(
-                request.offset + place + 1,
+                request.before + place + 1,
                 *row,
                 score=float(ranked.totals[0, position]),
                 log_prob=float(found.candidates.log_probs[0, position]),
@@ -156,7 +177,7 @@ class Pipeline:
             branches=tuple(found.result.branches[0].tolist()),
             exact=int(steps.exact_count(found.result)[0]),
             dropped=float(found.result.dropped[0]),
-            missing=steps.missing_bound(mass, found.candidates.log_probs[0], request.offset + request.k),
+            missing=steps.missing_bound(mass, found.candidates.log_probs[0], request.before + request.k),
             shopper=shopper,
             width=0 if found.result.widths is None else int(found.result.widths[0]),
         )

@@ -56,16 +56,23 @@ def templates() -> Path:
 
 
 def build_repository(
-    release: Release, folder: Path, settings: RepositorySettings | None = None, source: Path | None = None
+    release: Release,
+    folder: Path,
+    settings: RepositorySettings | None = None,
+    source: Path | None = None,
+    catalogue: Path | None = None,
 ) -> tuple[str, ...]:
     """Write the models of a release into a repository folder; return their names, the ensemble last.
 
-    Models of other releases in the folder stay as they are. The models of this one appear ready-made.
+    Models of other releases in the folder stay as they are. The models of this one appear ready-made, and
+    follow the generations in ``catalogue`` where one is given.
     """
     settings = settings or RepositorySettings()
     source = source or templates()
-    path = str(_plain_path(release, folder))
-    values = {model: model_name(release.name, model) for model in STEPS} | {"release": path}
+    values = {model: model_name(release.name, model) for model in STEPS}
+    values["release"] = str(_plain_path(release.path, folder, release.name))
+    # The folder itself may come later.
+    values["catalogue"] = str(_plain_path(catalogue, folder, f"{release.name}-live")) if catalogue else ""
     narrow = ("generator", ENSEMBLE)
     for model in (*STEPS, ENSEMBLE):
         name = model_name(release.name, model)
@@ -92,12 +99,12 @@ def build_repository(
     return model_names(release.name)
 
 
-def _plain_path(release: Release, folder: Path) -> Path:
-    """A path of the release that every library in the backend's ASCII-minded interpreter can read."""
-    path = release.path.resolve()
+def _plain_path(path: Path, folder: Path, name: str) -> Path:
+    """A path that every library in the backend's ASCII-minded interpreter can read."""
+    path = path.resolve()
     if re.fullmatch(r"[\w./ -]+", str(path), re.ASCII):
         return path
-    link = folder / ".releases" / release.name
+    link = folder / ".releases" / name
     link.parent.mkdir(exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(path)

@@ -20,6 +20,7 @@ GUIDES: tuple[str, ...] = get_args(Guide)
 _BLANKS = str.maketrans("\t\n\r", "   ")
 MAX_FILTER_VALUES = 64
 EXPLAINED_BEAMS = 10
+KEY_BYTES = 8
 FUTURE_LIMIT_S = 86_400
 """Seconds that a request's own time may lie ahead of ours."""
 
@@ -40,6 +41,9 @@ class SearchRequest:
         explain: also tell keywords, SIDs, beams, branches, the certificate, and how the shopper was seen.
         guide: which parts of the generator's score are on.
         rerank: whether the reward orders the answer; False keeps the generator's order.
+        page_token: of an answer to the same request: the next page is wanted, without ``offset``.
+        generation: of the catalogue, to answer under; None: the newest.
+        shown: keys of the items (u64) that earlier pages showed and this one leaves out.
     """
 
     query: str
@@ -52,7 +56,20 @@ class SearchRequest:
     guide: Guide = "guided"
     rerank: bool = True
     certify: int | None = None
+    page_token: str = ""
+    generation: int | None = None
+    shown: bytes = b""
     asked_at_us: int | None = None
+
+    @property
+    def before(self) -> int:
+        """How many of the best results come before those of this page."""
+        return self.offset + len(self.shown) // KEY_BYTES
+
+    def proving(self, default: int) -> int:
+        """How many SIDs to prove exact: where any are, enough for the page that is asked for."""
+        wanted = default if self.certify is None else self.certify
+        return max(wanted, self.before + self.k) if wanted else 0
 
 
 @dataclass(frozen=True)
@@ -199,6 +216,9 @@ class SearchAnswer:
         degraded: the models did not answer in time; these are the items most clicked for the query.
         explanation: only when asked for, and not when degraded.
         request_id, took_ms: what the gateway calls the request, and how long it worked on it.
+        next_page: token of the next page; empty: there is none.
+        moved: the page's token named a release or generation that is not kept any more; this page is of the
+            newest. It repeats nothing.
     """
 
     hits: tuple[Hit, ...]
@@ -208,6 +228,8 @@ class SearchAnswer:
     explanation: Explanation | None = None
     request_id: str = ""
     took_ms: float = 0.0
+    next_page: str = ""
+    moved: bool = False
 
 
 def parse_filters(texts: Sequence[str]) -> Filters:

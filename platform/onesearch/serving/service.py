@@ -18,6 +18,7 @@ from onesearch.config import KafkaConfig, ServingConfig
 from onesearch.errors import ServingError
 from onesearch.releases.registry import Registry
 from onesearch.releases.release import Release
+from onesearch.serving.advancing import Advancing, restore
 from onesearch.serving.deployment import Lineup
 from onesearch.serving.environment import ServingEnvironment
 from onesearch.serving.fleet import Fleet
@@ -169,6 +170,7 @@ class Service:
                     follower = Follower(self.registry, self._fleet, gateway, say)
                     tasks.create_task(follower.run())
                 tasks.create_task(self._watch(gateway, follower, say))
+                tasks.create_task(Advancing(self._fleet, say).run())
         finally:
             if gateway is not None:
                 await gateway.stop()
@@ -183,7 +185,7 @@ class Service:
         return Ready(
             release=lineup.champion.name,
             generation=table.generation,
-            items=len(table),
+            items=table.live_count,
             gateway=address,
             triton=self._triton.address,
             metrics=self._triton.metrics_url,
@@ -212,6 +214,8 @@ class Service:
                 if follower is not None:  # else there is only one
                     for deployment in lost:
                         follower.lose(deployment)
+                for deployment in gateway.lineup.deployments:
+                    await restore(deployment, self.settings.ready_timeout_s)
                 await gateway.tell_models(True)
                 changed()
                 _LOG.warning("Triton is back")

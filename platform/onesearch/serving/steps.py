@@ -17,9 +17,10 @@ from onesearch.contracts.generator import GeneratorServer, Guide, SearchResult
 from onesearch.contracts.reward import Candidates, RewardServer
 from onesearch.contracts.tokenizer import TokenizerServer
 from onesearch.contracts.user_encoder import Prompt, ShopperState, UserEncoderServer
-from onesearch.errors import ServingError
+from onesearch.errors import ServingError, UsageError
 from onesearch.index import CatalogueIndex, Filters, LiveTree
 from onesearch.serving.shopper_view import ShopperView
+from onesearch.shoppers.state import item_keys
 
 NARROWED_TREES = 16
 WITHOUT_REWARD = ("log_prob",)
@@ -190,10 +191,32 @@ def part_names(reward: RewardServer | None) -> tuple[str, ...]:
     return WITHOUT_REWARD if reward is None else tuple(reward.parts)
 
 
-def page(ranked: Ranked, candidates: Candidates, row: int, k: int, offset: int) -> np.ndarray:
-    """Positions of the candidates on one page of request ``row``: i64[≤ k], best first."""
+def page(
+    ranked: Ranked, candidates: Candidates, row: int, k: int, offset: int, hidden: np.ndarray | None = None
+) -> np.ndarray:
+    """Positions of the candidates on one page of request ``row``: i64[≤ k], best first.
+
+    ``hidden`` bool[K] marks candidates that were shown already; ``offset`` counts the others.
+    """
     order = ranked.order[row]
-    return order[candidates.items[row, order] >= 0][offset : offset + k].astype(np.int64)
+    real = candidates.items[row] >= 0
+    if hidden is not None:
+        real &= ~hidden
+    return order[real[order]][offset : offset + k].astype(np.int64)
+
+
+def seen(items: pl.DataFrame, candidates: Candidates, row: int, shown: bytes) -> np.ndarray | None:
+    """bool[K]: which candidates of request ``row`` stand in ``shown``, item keys u64 one after another."""
+    if not shown:
+        return None
+    if len(shown) % 8:
+        raise UsageError("SHOWN: not a row of item keys")
+    numbers = candidates.items[row]
+    real = np.flatnonzero(numbers >= 0)
+    keys = item_keys(items["item_id"][numbers[real]].to_list())
+    hidden = np.zeros(len(numbers), bool)
+    hidden[real] = np.isin(keys, np.frombuffer(shown, "<u8"))
+    return hidden
 
 
 def exact_count(result: SearchResult) -> np.ndarray:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from onesearch.catalogue.changes import read_changes
 from onesearch.catalogue.log import ChangeLog
 from onesearch.cli._output import err, out, print_json
 from onesearch.config import load_config
 from onesearch.errors import OneSearchError, UsageError
+from onesearch.events.messages import CatalogueEvent, key_of, new_event_id, now_us, write_change
 from onesearch.kafka.contract import Client, Record
 from onesearch.kafka.opening import connect, settings
 from onesearch.shoppers.opening import FORMS, open_states
@@ -43,6 +45,7 @@ ConfigFile = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Limit = Annotated[int, typer.Option(help="So many at most.", min=1)]
 _SHOWN = 60
+_PORTION = 1_000
 
 
 @app.command()
@@ -89,6 +92,33 @@ def run(
     written = ", ".join(f"{count:,} into {name}" for name, count in done["written"].items())
     told = f"{done['repeated']:,} repeated, {done['refused']:,} refused"
     out.print(f"read {done['read']:,} messages: {written}; {told}")
+
+
+@app.command()
+def send(
+    changes: Annotated[
+        Path, typer.Argument(help="Changes of the catalogue, as 'onesearch catalogue' reads them.")
+    ],
+    kafka: Kafka = None,
+    config: ConfigFile = None,
+    json: Json = False,
+) -> None:
+    """Send changes of the catalogue to their topic. All are read before the first is sent."""
+    client, _ = _connected(kafka, config)
+    now = now_us()
+    events = [CatalogueEvent(new_event_id(), now, change) for change in read_changes(changes)]
+    records = [Record(client.settings.catalogue, key_of(one), write_change(one)) for one in events]
+    with client.producer() as producer:
+        for at in range(0, len(records), _PORTION):
+            failures = producer.deliver(records[at : at + _PORTION], client.settings.delivery_timeout_s)
+            failed = [failure for failure in failures if failure is not None]
+            if failed:
+                sent = at + len(failures) - len(failed)
+                raise OneSearchError(
+                    f"{sent:,} of {len(records):,} changes were sent, then: {failed[0].reason}; sending all "
+                    "of them again does no harm"
+                )
+    _tell(json, {"sent": len(records)})
 
 
 @app.command()

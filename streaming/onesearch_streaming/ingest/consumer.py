@@ -29,13 +29,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Done:
-    """What a consumer did since its start."""
+    """What a consumer did since its start; ``seconds`` from the first messages to the last write."""
 
     read: int
     written: dict[str, int]
     refused: int
     repeated: int
     missed: int
+    seconds: float
 
 
 class Ingest:
@@ -64,7 +65,7 @@ class Ingest:
         self._lanes: dict[Partition, Lane] = {}
         self._stopping = False
         self._read = self._refused = self._repeated = self._missed = 0
-        self._look_again = 0.0
+        self._look_again = self._began = self._ended = 0.0
         self._compacted = 0
         self._waiting_for: str | None = None
         self._too_many: TooManyLettersError | None = None
@@ -77,13 +78,15 @@ class Ingest:
     def done(self) -> Done:
         """What was done since the start."""
         written = {sink.name: sink.written for sinks in self._sinks.values() for sink in sinks}
-        return Done(self._read, written, self._refused, self._repeated, self._missed)
+        seconds = max(self._ended - self._began, 0.0)
+        return Done(self._read, written, self._refused, self._repeated, self._missed, seconds)
 
-    def run(self, until_idle_s: float | None = None) -> Done:
+    def run(self, until_idle_s: float | None = None, watch: Callable[[int], None] | None = None) -> Done:
         """Read until :meth:`stop`.
 
         Args:
             until_idle_s: end, too, when everything there is has been read and nothing came for so long.
+            watch: told how many messages were read, whenever some were.
 
         Raises TooManyLettersError past the limit of dead letters, OneSearchError where a topic has lost
         messages that were read. Everything else is waited for: it says so and tries again.
@@ -98,6 +101,8 @@ class Ingest:
             last = time.monotonic()
             while not self._stopping:
                 came = self._step()
+                if came and watch is not None:
+                    watch(self._read)
                 if until_idle_s is None:
                     continue
                 if came or not self._lanes or self._behind():
@@ -122,6 +127,8 @@ class Ingest:
         except KafkaError as error:
             self._wait(str(error))
             return 0
+        if fetched:
+            self._began = self._began or time.monotonic()
         try:
             if fetched and not self._same_topics(fetched):
                 return 0
@@ -196,6 +203,7 @@ class Ingest:
                 self.metrics.written.labels(sink.name).inc(sink.written - before)
         if not wrote or not self._lanes:
             return
+        self._ended = time.monotonic()
         self._keep_house()
         # Only when nothing waits for the log is what was read safe in all sinks.
         if self._log is not None and self._log.waiting:

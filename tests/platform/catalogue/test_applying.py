@@ -121,7 +121,7 @@ def test_without_space_nothing_is_left_and_it_is_made_up_for(
         patched.setattr("onesearch.catalogue.generations.write_arrays", _full)
         with pytest.raises(OneSearchError, match=r"generation 8 cannot be written: .*No space left"):
             applier.accept([NEW])
-    assert [path.name for path in applier.generations.folder.iterdir()] == []
+    assert [path.name for path in applier.generations.folder.iterdir()] == [".lock"]
     assert applier.catch_up().generation == 8 and applier.index.number("new") == 400
 
 

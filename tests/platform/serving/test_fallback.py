@@ -72,6 +72,13 @@ def test_a_release_without_logs_has_only_words(tmp_path: Path) -> None:
     assert most.items("steel").tolist() == [2]
 
 
+def test_words_of_any_script() -> None:
+    assert words("Red-Lamp 台灯 foo_bar Ünï 3.5mm") == [
+        "red", "lamp", "台", "灯", "foo", "bar", "ünï", "3", "5mm"
+    ]  # fmt: skip
+    assert words("हिन्दी") == ["हिन्दी"] and words(" ,;_") == []
+
+
 def test_an_empty_catalogue_answers_nothing(tmp_path: Path) -> None:
     assert MostClicked.of_release(tmp_path, _table([], [])).items("oak").tolist() == []
 

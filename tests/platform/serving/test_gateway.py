@@ -18,7 +18,7 @@ from onesearch.config import ServingConfig
 from onesearch.contracts import ShopperState
 from onesearch.errors import ArtifactError, ServingError, UsageError
 from onesearch.serving.catalogue import ItemTable
-from onesearch.serving.client import AsyncClient, GatewayError
+from onesearch.serving.client import AsyncClient, GatewayError, await_release
 from onesearch.serving.deployment import Deployment, Lineup
 from onesearch.serving.engine import EngineLateError, EngineUnavailableError
 from onesearch.serving.fallback import MostClicked
@@ -316,6 +316,27 @@ async def test_every_search_leaves_a_line(pipeline: Pipeline, caplog: pytest.Log
         False,
     )
     assert second["degraded"] and second["why"] == "down"
+
+
+async def test_waiting_for_a_release(pipeline: Pipeline) -> None:
+    async with _running(pipeline) as (client, _):
+        address = client.address
+        await asyncio.to_thread(await_release, [address, address], "toy", 5.0)
+        with pytest.raises(ServingError, match=r"answers with toy, not with other, after 0\.3 s"):
+            await asyncio.to_thread(await_release, [address], "other", 0.3)
+
+
+async def test_waiting_for_a_release_that_does_not_load(pipeline: Pipeline) -> None:
+    table = ItemTable.of(pipeline.context.index)
+    deployment = Deployment(InProcess(pipeline), table, MostClicked(table))  # type: ignore[arg-type]
+    gateway = Gateway(Lineup(deployment), ServingConfig())
+    gateway.problem = "release other: no weights"
+    port = await gateway.start("127.0.0.1", 0)
+    try:
+        with pytest.raises(ServingError, match=r"goes on with toy, and will try again: .* no weights"):
+            await asyncio.to_thread(await_release, [f"127.0.0.1:{port}"], "other", 60.0)
+    finally:
+        await gateway.stop(0)
 
 
 async def test_a_gateway_that_is_not_there(pipeline: Pipeline) -> None:

@@ -24,7 +24,7 @@ STRINGS = model_config_pb2.TYPE_STRING
 
 
 class TritonError(Exception):
-    INVALID_ARG, INTERNAL = "invalid", "internal"
+    INVALID_ARG, INTERNAL, UNAVAILABLE = "invalid", "internal", "unavailable"
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
@@ -89,6 +89,8 @@ def _tensors(request: SearchRequest, beams: int = 32) -> dict[str, np.ndarray]:
         "K": np.array([[request.k]], np.int32),
         "OFFSET": np.array([[request.offset]], np.int32),
         "EXPLAIN": np.array([[request.explain]]),
+        "SHOWN": _text(request.shown),
+        "CATALOGUE": np.array([[-1, -1]], np.int64),
     }
 
 
@@ -158,7 +160,7 @@ def test_nothing_is_explained_where_nobody_asks(
     def explain(*arguments: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(opened["user_encoder"]._user_encoder, "explain", explain)  # type: ignore[attr-defined]
+    monkeypatch.setattr(opened["user_encoder"].held.at(-1)[1], "explain", explain)  # type: ignore[attr-defined]
     request = _tensors(SearchRequest("red lamp")) | {"STATE": _text(_state("i1"))}
     assert _ensemble(opened, [request])[0]["SHOPPER"][0, 0] == b""
 
@@ -244,8 +246,8 @@ def test_generations_are_never_mixed(opened: dict[str, models.Model]) -> None:
     known = _ensemble(opened, [_tensors(MIXED[0])])[0] | {"GENERATION": np.array([[8]])}
     for step in ("reward", "resolver"):
         response = opened[step].execute([known])[0]
-        assert response.error is not None and response.error.code == TritonError.INTERNAL
-        assert "generation 8 came to one of generation 7" in str(response.error)
+        assert response.error is not None and response.error.code == TritonError.UNAVAILABLE
+        assert "generation 8 of the catalogue is not open" in str(response.error)
 
 
 def test_a_failing_component_is_ours_and_named(opened: dict[str, models.Model]) -> None:

@@ -31,7 +31,7 @@ class Filters(_message.Message):
     def __init__(self, category: _Optional[_Iterable[str]] = ..., brands: _Optional[_Iterable[str]] = ..., min_price: _Optional[float] = ..., max_price: _Optional[float] = ..., in_stock: _Optional[bool] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("query", "user_id", "k", "offset", "filters", "beams", "explain", "guide", "no_rerank", "request_id", "certify", "asked_at_us")
+    __slots__ = ("query", "user_id", "k", "offset", "filters", "beams", "explain", "guide", "no_rerank", "request_id", "certify", "page_token", "asked_at_us")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,7 @@ class SearchRequest(_message.Message):
     NO_RERANK_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CERTIFY_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ASKED_AT_US_FIELD_NUMBER: _ClassVar[int]
     query: str
     user_id: str
@@ -55,8 +56,9 @@ class SearchRequest(_message.Message):
     no_rerank: bool
     request_id: str
     certify: int
+    page_token: str
     asked_at_us: int
-    def __init__(self, query: _Optional[str] = ..., user_id: _Optional[str] = ..., k: _Optional[int] = ..., offset: _Optional[int] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ..., beams: _Optional[int] = ..., explain: _Optional[bool] = ..., guide: _Optional[_Union[Guide, str]] = ..., no_rerank: _Optional[bool] = ..., request_id: _Optional[str] = ..., certify: _Optional[int] = ..., asked_at_us: _Optional[int] = ...) -> None: ...
+    def __init__(self, query: _Optional[str] = ..., user_id: _Optional[str] = ..., k: _Optional[int] = ..., offset: _Optional[int] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ..., beams: _Optional[int] = ..., explain: _Optional[bool] = ..., guide: _Optional[_Union[Guide, str]] = ..., no_rerank: _Optional[bool] = ..., request_id: _Optional[str] = ..., certify: _Optional[int] = ..., page_token: _Optional[str] = ..., asked_at_us: _Optional[int] = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("item_id", "title", "category", "brand", "price", "in_stock", "sid", "release", "generation")
@@ -187,7 +189,7 @@ class Explanation(_message.Message):
     def __init__(self, keywords: _Optional[_Iterable[_Union[Keyword, _Mapping]]] = ..., query_sid: _Optional[_Iterable[int]] = ..., meanings: _Optional[_Iterable[str]] = ..., beams: _Optional[_Iterable[_Union[Beam, _Mapping]]] = ..., found: _Optional[int] = ..., branches: _Optional[_Iterable[int]] = ..., exact: _Optional[int] = ..., dropped: _Optional[float] = ..., missing: _Optional[int] = ..., shopper: _Optional[_Union[Shopper, _Mapping]] = ..., width: _Optional[int] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("request_id", "hits", "release", "generation", "degraded", "explanation", "took_ms")
+    __slots__ = ("request_id", "hits", "release", "generation", "degraded", "explanation", "took_ms", "next_page", "moved")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     HITS_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
@@ -195,6 +197,8 @@ class SearchResponse(_message.Message):
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     TOOK_MS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     release: str
@@ -202,7 +206,9 @@ class SearchResponse(_message.Message):
     degraded: bool
     explanation: Explanation
     took_ms: float
-    def __init__(self, request_id: _Optional[str] = ..., hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., release: _Optional[str] = ..., generation: _Optional[int] = ..., degraded: _Optional[bool] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., took_ms: _Optional[float] = ...) -> None: ...
+    next_page: str
+    moved: bool
+    def __init__(self, request_id: _Optional[str] = ..., hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., release: _Optional[str] = ..., generation: _Optional[int] = ..., degraded: _Optional[bool] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., took_ms: _Optional[float] = ..., next_page: _Optional[str] = ..., moved: _Optional[bool] = ...) -> None: ...
 
 class BatchSearchRequest(_message.Message):
     __slots__ = ("requests",)
