@@ -18,15 +18,10 @@ from onesearch.training.pairs import normalise_queries
 from pydantic import BaseModel
 
 from onesearch_pars.artifact import PARS_ARRAYS, FittedPars
-<<<<<<< HEAD
-from onesearch_pars.features import FeatureMaker, categories_of
-from onesearch_pars.samples import MATCHING_COLUMNS, RELEVANT_COLUMNS, TASTE_COLUMNS
-=======
 from onesearch_pars.config import RelevanceConfig
-from onesearch_pars.features import FeatureMaker
+from onesearch_pars.features import FeatureMaker, categories_of
 from onesearch_pars.newcomers import NO_TEXTS, Texts, carried, counted
-from onesearch_pars.samples import MATCHING_COLUMNS, TASTE_COLUMNS
->>>>>>> main
+from onesearch_pars.samples import MATCHING_COLUMNS, RELEVANT_COLUMNS, TASTE_COLUMNS
 from onesearch_pars.space import FeatureSpace, log_popularity, stacked
 from onesearch_pars.text import Analyser
 from onesearch_pars.tower_graph import FILE as GRAPH
@@ -61,24 +56,6 @@ class ParsServer(RewardServer):
     def open(cls, folder: Path, context: ServingContext, config: BaseModel) -> Self:
         """Open what the learner exported, over the catalogue of ``context``."""
         fitted, index = FittedPars.load(folder), context.index
-<<<<<<< HEAD
-        own, counts = fitted.listwise, fitted.counts
-        for known in (len(own.fields.title), len(counts.alone)):
-            if known != len(index):
-                raise ArtifactError(
-                    f"{folder / PARS_ARRAYS}: knows {known} items, the catalogue has {len(index)}"
-                )
-        analyser = Analyser(own.language)
-        maker = FeatureMaker(
-            analyser,
-            own.fields,
-            own.evidence,
-            own.tastes,
-            index.vectors,
-            index.popularity,
-            categories_of(index.items),
-        )
-=======
         settings = config if isinstance(config, RelevanceConfig) else RelevanceConfig()
         texts = Texts.of(index.newcomers)
         if len(fitted.listwise.fields.title) != len(fitted.counts.alone):
@@ -87,7 +64,6 @@ class ParsServer(RewardServer):
             fitted = _carried(fitted, texts, index, settings)
         except ArtifactError as error:
             raise ArtifactError(f"{folder / PARS_ARRAYS}: {error}") from error
->>>>>>> main
         towers = context.runtime.session(folder / GRAPH) if fitted.towers else None
         return cls._over(index, fitted, towers, settings, texts)
 
@@ -108,7 +84,13 @@ class ParsServer(RewardServer):
     ) -> Self:
         own = fitted.listwise
         maker = FeatureMaker(
-            Analyser(own.language), own.fields, own.evidence, own.tastes, index.vectors, index.popularity
+            Analyser(own.language),
+            own.fields,
+            own.evidence,
+            own.tastes,
+            index.vectors,
+            index.popularity,
+            categories_of(index.items),
         )
         space = FeatureSpace(index.items, index.vectors, index.keys)
         return cls(fitted, maker, space, index.popularity, towers, config, texts)

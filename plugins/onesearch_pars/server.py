@@ -15,13 +15,9 @@ from onesearch.index import CatalogueIndex
 from pydantic import BaseModel
 
 from onesearch_pars.artifact import ARRAYS, Fitted
-<<<<<<< HEAD
-from onesearch_pars.features import FEATURES, PARTS, FeatureMaker, categories_of
-=======
 from onesearch_pars.config import RelevanceConfig
-from onesearch_pars.features import FEATURES, PARTS, FeatureMaker
+from onesearch_pars.features import FEATURES, PARTS, FeatureMaker, categories_of
 from onesearch_pars.newcomers import NO_TEXTS, Texts, carried
->>>>>>> main
 from onesearch_pars.text import Analyser
 
 _PART_OF = np.array([[feature.part == part for part in PARTS] for feature in FEATURES], dtype=np.float32)
