@@ -136,7 +136,7 @@ class ServingConfig(Section):
     max_k: int = Field(default=1_000, ge=1)
     """Most items of one answer; ``offset + k`` may not pass it either."""
     explore: float = Field(default=0.0, ge=0, le=0.5)
-    """Probability that a place of a first page shows an item from below the page, so that the log also knows
+    """Probability that a place of a page shows an item from below the page, so that the log also knows
     what was not chosen; every item shown carries its propensity. See docs/operations.md."""
     explore_depth: int = Field(default=50, ge=1, le=1_000)
     """How many candidates below the page exploring draws from."""
