@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from onesearch.catalogue.applying import Applier
 from onesearch.catalogue.changes import Change
+from onesearch.catalogue.log import ChangeLog
 from onesearch.index import Filters
 from onesearch.serving.client import Client
 from onesearch.serving.requests import SearchAnswer, SearchRequest
@@ -110,6 +111,15 @@ def test_no_request_fails_or_mixes_while_generations_change(live: Any) -> None:
     for answer in answers:
         [hit] = [hit for hit in answer.hits if hit.item_id == "e2"]
         assert hit.price == price_of[answer.generation]
+
+
+def test_what_anyone_writes_to_the_log_is_searchable(live: Any) -> None:
+    """As the consumer of the topic does, who makes no generations."""
+    served, folder, _ = live
+    with Client(served.address) as client:
+        ChangeLog(folder).append([Change("e6", title="chartreuse velvet ottoman", price=6.0)], {"topic:0": 1})
+        took = _until(lambda: "e6" in _ids(client, "chartreuse velvet ottoman"))
+        assert took < LIMIT_S
 
 
 def test_pages_stay_with_their_generation_while_it_is_kept(live: Any) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import polars as pl
 import pytest
 from onesearch.config import KafkaConfig
 from onesearch.errors import UsageError
+from onesearch.kafka.broker import create_topics
 from onesearch.kafka.opening import connect
 from onesearch.serving.client import AsyncClient, Client, GatewayError, interaction
 from onesearch.shoppers.opening import open_states
@@ -22,14 +24,30 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def topics(broker: Any, more_topics: Callable[[], KafkaConfig]) -> KafkaConfig:
+def topics(broker: Any) -> KafkaConfig:
     """The topics of the configuration: a gateway knows them by name."""
-    from onesearch.kafka.broker import create_topics
-
     settings = KafkaConfig(servers=broker.servers)
     with connect(settings).admin() as admin:
         create_topics(admin, settings, partitions=2)
     return settings
+
+
+@dataclass
+class Shop:
+    """A gateway that tells Kafka, and where the consumer of its events shall write."""
+
+    served: Any
+    folder: Path
+    states: str
+
+
+@pytest.fixture(scope="module")
+def shop(serve: Any, toy: Any, topics: KafkaConfig, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    folder = tmp_path_factory.mktemp("shop")
+    states = f"lmdb:{folder / 'states'}"
+    open_states(states).close()
+    options = ("--kafka", topics.servers, "--spool", str(folder / "spool"), "--states", states)
+    return Shop(serve(toy.fast, *options), folder, states)
 
 
 def until(true: Callable[[], bool], patience_s: float = 20.0) -> None:
@@ -40,18 +58,15 @@ def until(true: Callable[[], bool], patience_s: float = 20.0) -> None:
 
 
 def test_an_event_is_seen_by_the_next_search_within_a_second(
-    serve: Any, toy: Any, topics: KafkaConfig, broker: Any, tmp_path: Path
+    shop: Shop, topics: KafkaConfig, broker: Any
 ) -> None:
-    states = f"lmdb:{tmp_path / 'states'}"
-    open_states(states).close()
-    options = ("--kafka", topics.servers, "--spool", str(tmp_path / "spool"), "--states", states)
-    served = serve(toy.fast, *options)
+    folder, states, served = shop.folder, shop.states, shop.served
     consumer = subprocess.Popen(
         [
             sys.executable, "-m", "onesearch.cli.main", "ingest", "run", "--kafka", topics.servers,
-            "--log", tmp_path / "log", "--states", states, "--json",
+            "--log", folder / "log", "--states", states, "--json",
         ],
-        stdout=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         with Client(served.address) as client:
@@ -76,7 +91,7 @@ def test_an_event_is_seen_by_the_next_search_within_a_second(
                 until(lambda item_id=hit.item_id: item_id in seen())  # type: ignore[misc]
                 took.append(time.monotonic() - started)
             assert min(took) < 1.0, took
-            anonymous = client.search("lamp", k=3)
+            anonymous = client.search("lamp", k=3, asked_at_us=1_700_000_000_000_000)
             assert (
                 client.report(interaction("order", "i1", request_id=anonymous.request_id)) == "acknowledged"
             )
@@ -93,7 +108,7 @@ def test_an_event_is_seen_by_the_next_search_within_a_second(
 
         def logged() -> pl.DataFrame:
             try:
-                return pl.scan_delta(str(tmp_path / "log")).collect()
+                return pl.scan_delta(str(folder / "log")).collect()
             except Exception:
                 return pl.DataFrame({"item_id": []})
 
@@ -102,8 +117,9 @@ def test_an_event_is_seen_by_the_next_search_within_a_second(
         if broker.pid is None:
             broker.start(port=0)
         consumer.terminate()
-        said, _ = consumer.communicate(timeout=30)
-    assert consumer.returncode == 0, said
+        said, complaints = consumer.communicate(timeout=30)
+    assert consumer.returncode == 0, said + complaints
+    assert "waiting: " in complaints and "going on" in complaints
     log = logged()
     shown = log.filter(pl.col("request_id") == answer.request_id, pl.col("action") == "impression").sort(
         "position"
@@ -115,16 +131,16 @@ def test_an_event_is_seen_by_the_next_search_within_a_second(
     assert len(log.filter(pl.col("user_id") == "zoe", pl.col("action") == "click")) == 4
     ordered = log.filter(pl.col("item_id") == "i1", pl.col("action") == "order")
     assert ordered["user_id"][0] == f"anonymous:{anonymous.request_id}"
+    # A search of the past is logged in the past.
+    old = log.filter(pl.col("request_id") == anonymous.request_id, pl.col("action") == "impression")
+    assert len(old) == 3 and set(old["ts"].dt.epoch("us")) == {1_700_000_000_000_000}
     for one in later:
         assert len(log.filter(pl.col("request_id") == one.request_id)) == 4
     assert log["event_id"].n_unique() == len(log)
 
 
-async def test_reports_that_do_not_fit_are_refused(
-    serve: Any, toy: Any, topics: KafkaConfig, tmp_path: Path
-) -> None:
-    served = serve(toy.fast, "--kafka", topics.servers, "--spool", str(tmp_path / "spool"))
-    async with AsyncClient(served.address) as client:
+async def test_reports_that_do_not_fit_are_refused(shop: Shop) -> None:
+    async with AsyncClient(shop.served.address) as client:
         assert await client.report(interaction("click", "i1", "u", ts_us=5)) == "acknowledged"
         for broken, field in (
             (interaction("click", "", "u"), "item_id"),

@@ -23,6 +23,10 @@ def test_it_says_the_same_however_messages_come(ids: list[int], size: int, porti
 def test_what_is_far_back_is_forgotten() -> None:
     window = Window(2)
     assert window.fresh([0, 1, 2, 9], ["a", "b", "a", "a"]) == [True, True, False, True]
+    assert window.fresh([], []) == []
+    for at in range(10, 500):
+        assert window.fresh([at], [f"{at}"]) == [True]
+    assert len(window._last) == len(window._taken) == 2
+    assert window.fresh([500, 501], ["499", "498"]) == [False, True]
     window.clear()
-    assert window.fresh([10], ["a"]) == [True]
-    assert len(window._last) == len(window._order) == 1
+    assert window.fresh([502], ["501"]) == [True]

@@ -33,8 +33,8 @@ from onesearch.live_tree import LiveTree
 from onesearch.semantic_ids import PrefixTree
 
 ABOUT = "index.json"
-KEPT = 3
-"""Generations that stay: the newest, the one before, whose pages are still asked for, and one in reserve."""
+KEPT = 5
+"""Generations that stay: those that models hold, and some that they may be about to open."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -9,12 +12,14 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from onesearch.catalogue.applying import Applier
+from onesearch.catalogue.applying import Applied, Applier
 from onesearch.catalogue.changes import read_changes
 from onesearch.catalogue.generations import Generations
+from onesearch.catalogue.keeping import Keeper, orphaned, serving
 from onesearch.catalogue.log import ChangeLog
 from onesearch.cli._output import err, out, print_json
-from onesearch.errors import OneSearchError
+from onesearch.errors import OneSearchError, UsageError
+from onesearch.releases.registry import Registry
 from onesearch.releases.release import Release
 
 app = typer.Typer(
@@ -60,18 +65,56 @@ def apply(
     if json:
         print_json(applied.as_dict())
     else:
-        out.print(
-            Text(
-                f"generation {applied.generation}: {applied.items:,} items; {applied.added:,} added,"
-                f" {applied.changed:,} changed, {applied.withdrawn:,} withdrawn, {applied.ignored:,} nothing"
-                f" new; {sum(applied.seconds.values()):.2f} s"
-            ),
-            soft_wrap=True,
-        )
+        out.print(Text(_said(applied)), soft_wrap=True)
         for item_id, why in applied.refused[:_SHOWN]:
             err.print(Text(f"refused: {item_id}: {why}"), soft_wrap=True)
     if applied.refused:
         raise OneSearchError(f"{len(applied.refused):,} changes were refused")
+
+
+@app.command()
+def follow(
+    catalogue: Catalogue,
+    release: Annotated[Path | None, typer.Option(help="The release's folder.", show_default=False)] = None,
+    releases: Annotated[
+        Path | None,
+        typer.Option(help="A folder of releases: its champion and challenger.", show_default=False),
+    ] = None,
+    with_parent: Annotated[bool, typer.Option(help="End with the process that started this one.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a generation.")] = False,
+) -> None:
+    """Make a generation whenever the log of changes has grown, until interrupted.
+
+    `onesearch serve --catalogue` does so by itself; for a catalogue that many machines serve, run it once.
+    """
+    if (release is None) == (releases is None):
+        raise UsageError("name either --release FOLDER or --releases FOLDER")
+    registry = Registry(releases) if releases is not None else None
+    own = [release] if release is not None else []
+    parent, ended = os.getppid(), threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: ended.set())
+
+    def told(name: str, applied: Applied) -> None:
+        if json:
+            print_json({"release": name, **applied.as_dict()})
+            return
+        out.print(Text(f"{name}: {_said(applied)}"), soft_wrap=True)
+        for item_id, why in applied.refused[:_SHOWN]:
+            err.print(Text(f"refused: {item_id}: {why}"), soft_wrap=True)
+
+    def stop() -> bool:
+        return ended.is_set() or (with_parent and orphaned(parent))
+
+    Keeper(catalogue, lambda: own if registry is None else serving(registry)).run(told, stop)
+
+
+def _said(applied: Applied) -> str:
+    return (
+        f"generation {applied.generation}: {applied.items:,} items; {applied.added:,} added,"
+        f" {applied.changed:,} changed, {applied.withdrawn:,} withdrawn, {applied.ignored:,} nothing"
+        f" new; {sum(applied.seconds.values()):.2f} s"
+    )
 
 
 @app.command()

@@ -39,6 +39,7 @@ COMMANDS = {
     "encode": Command("encode", "encode", "Show keywords and semantic ID of texts."),
     "serve": Command("serve", "serve", "Serve a release: Triton and gateway, until interrupted."),
     "search": Command("search", "search", "Search through a running gateway."),
+    "simulate": Command("simulate", "simulate", "Let simulated shoppers act at a running gateway."),
     "release": Command("release", "app", "List, show, verify, promote and roll back releases."),
     "state": Command("state", "app", "Build, show and add to what is known of shoppers."),
     "broker": Command("broker", "app", "Run Apache Kafka on this machine."),

@@ -50,7 +50,7 @@ class Reporter(pb_grpc.EventsServicer):
 
     def shown(self, request: SearchRequest, answer: SearchAnswer) -> None:
         """Log what an answer shows, one impression an item. Waits for nobody."""
-        now, base = now_us(), new_event_id()
+        now, base = request.asked_at_us or now_us(), new_event_id()
         user_id = request.user_id or ANONYMOUS + answer.request_id
         impressions = [
             Interaction(

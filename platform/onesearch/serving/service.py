@@ -150,6 +150,10 @@ class Service:
         if self._kafka is not None:
             reporter = Reporter(self._kafka, Path(settings.spool), settings.spool_mb)
         gateway: Gateway | None = None
+        # It opens what it needs while the models load.
+        keeping = (
+            asyncio.create_task(self._keep_catalogue(settings.catalogue)) if settings.catalogue else None
+        )
         try:
             with reserve(settings.host, settings.port, "gateway port"):
                 await self._fleet.start()
@@ -172,6 +176,10 @@ class Service:
                 tasks.create_task(self._watch(gateway, follower, say))
                 tasks.create_task(Advancing(self._fleet, say).run())
         finally:
+            if keeping is not None:
+                keeping.cancel()
+                with suppress(asyncio.CancelledError):
+                    await keeping
             if gateway is not None:
                 await gateway.stop()
             if reporter is not None:
@@ -199,6 +207,24 @@ class Service:
             challenger_share=lineup.share,
             problem=gateway.problem,
         )
+
+    async def _keep_catalogue(self, catalogue: str) -> None:
+        """Have a process of its own make generations: encoding items must not hold up searches."""
+        which = ["--release", str(self.release.path)]
+        if self.registry is not None:
+            which = ["--releases", str(self.registry.folder)]
+        command = [sys.executable, "-m", "onesearch.cli.main", "catalogue", "follow", "--with-parent", *which]
+        while True:
+            keeper = await asyncio.create_subprocess_exec(
+                *command, "--catalogue", catalogue, stdout=asyncio.subprocess.DEVNULL
+            )
+            try:
+                await keeper.wait()
+                _LOG.error("who keeps the catalogue has ended (%s); it is started again", keeper.returncode)
+            finally:
+                with suppress(ProcessLookupError):
+                    keeper.terminate()
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _watch(self, gateway: Gateway, follower: Follower | None, changed: Callable[[], None]) -> None:
         """Start Triton again whenever it is gone; meanwhile answers are degraded."""

@@ -134,7 +134,7 @@ def check_catalogue(figures: Mapping[str, float], limits: DataLimits) -> list[Ch
 
 def check_ahead(share: float, limits: DataLimits) -> Check:
     """Events later than the night itself."""
-    reason = f"{_percent(share)} of the log's events are dated after the night: a clock runs ahead"
+    reason = f"{_percent(share)} of the log's events are dated after now: a clock runs ahead"
     return within("clock ahead", "data", share, reason, high=limits.ahead)
 
 

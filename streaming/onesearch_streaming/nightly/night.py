@@ -20,7 +20,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -314,7 +314,10 @@ class _Night:
         checks += check_catalogue(catalogue, limits)
         if self.log_path is not None:
             rows = read_log(self.log_path, self.pinned["version"], self.window.start)
-            checks.append(check_ahead(ahead_of(rows, self.window.end + timedelta(hours=1)), limits))
+            # Clicks come in hours after the day, and a night made up later finds whole days after its own.
+            late = self.window.end + timedelta(hours=self.settings.attribution_hours)
+            now = max(late, datetime.now(UTC)) + timedelta(hours=1)
+            checks.append(check_ahead(ahead_of(rows, now), limits))
         figures.write_parquet(out / "days.parquet")
         in_window = [one for one in judged if one.day >= self.window.start.date()]
         return {
