@@ -144,11 +144,14 @@ async def overload(
                 break
             await asyncio.sleep(_LOOK_EVERY_S)
         await asyncio.gather(*under_way)
-    names = ("answered", "degraded", "refused", "late", "failed")
     return Overload(
-        round(sent / (ended - started), 1),
-        sent,
-        *(became[name] for name in names),
+        offered_per_s=round(sent / (ended - started), 1),
+        offered=sent,
+        answered=became["answered"],
+        degraded=became["degraded"],
+        refused=became["refused"],
+        late=became["late"],
+        failed=became["failed"],
         p99_ms=_ms(times, 99),
         normal_after_s=normal_after,
     )
