@@ -145,8 +145,8 @@ async def overload(
             await asyncio.sleep(_LOOK_EVERY_S)
         await asyncio.gather(*under_way)
     return Overload(
-        round(sent / (ended - started), 1),
-        sent,
+        offered_per_s=round(sent / (ended - started), 1),
+        offered=sent,
         answered=became["answered"],
         degraded=became["degraded"],
         refused=became["refused"],
