@@ -1,4 +1,4 @@
-"""What tests of several rooms share: a real Kafka broker."""
+"""What tests of several rooms share: a real Kafka broker, and patience on busy machines."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from onesearch.config import KafkaConfig
 from onesearch.errors import OneSearchError
 from onesearch.kafka.broker import Broker, create_topics, get_libraries
 from onesearch.kafka.opening import connect
+
+# On a machine that others use, a test is slow for reasons that are not its own.
+hypothesis_settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
