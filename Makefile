@@ -13,7 +13,7 @@ PYTEST := .venv/bin/pytest
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup native demo test lint test-fast test-e2e redis-server clean
+.PHONY: help setup native demo demo-week test lint test-fast test-e2e redis-server clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -58,6 +58,9 @@ redis-server:
 
 demo: setup ## from nothing to a search engine that answers, in minutes
 	.venv/bin/onesearch demo
+
+demo-week: setup ## the same with seven nights of learning
+	.venv/bin/onesearch demo --nights 7
 
 lint: .venv/.stamp ## ruff and mypy
 	.venv/bin/ruff check .

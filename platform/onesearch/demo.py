@@ -53,7 +53,6 @@ MOST_ACTIVE = 40
 TWO_ASK = "handbag"
 # Searches of the days before the night, and of the day after it.
 VISITS = (300, 300, 300)
-WEEK_VISITS = 300
 _PATIENCE = 6
 SEARCHES = (
     ("phone holder", "--k", "5"),

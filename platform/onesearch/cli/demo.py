@@ -13,15 +13,16 @@ from onesearch.cli._output import RichProgress, out, table
 
 def demo(
     folder: Annotated[Path, typer.Option(help="Where store, release and reports go.")] = Path("var/demo"),
+    nights: Annotated[int, typer.Option(help="Nights that are lived through.", min=0, max=100)] = 1,
 ) -> None:
-    """From nothing to a search engine: import, train, serve, search, evaluate, in minutes.
+    """From nothing to a search engine that learns: import, train, serve, search, nights, evaluate.
 
     The shop, its shoppers and its logs are simulated. A second run goes on from what the first one made.
     """
     from onesearch.demo import BUDGET_S, NAME, Demo, over_budget
 
     run = Demo(folder, RichProgress(out))
-    run.run()
+    run.run(nights)
     rows: list[list[object]] = [[name, seconds, BUDGET_S[name]] for name, seconds in run.took.items()]
     rows.append(["all", sum(run.took.values()), sum(BUDGET_S.values())])
     out.print(table("\nTime", ["step", "seconds", "budget"], rows))
