@@ -46,6 +46,7 @@ from onesearch_streaming.nightly.window import write_night_store
 
 FIRST = "first"
 FIRST_CONFIG, NIGHT_CONFIG = (Path(__file__).with_name(name) for name in ("first.toml", "night.toml"))
+HISTORY_DAYS = 30
 WARM_DAYS = 4
 """Days that the first release serves before the first night, so that there is something to compare days
 with."""
@@ -56,7 +57,7 @@ def run(
     release: Path | None = None,
     work: Path | None = None,
     nights: int = 7,
-    history_days: int = 30,
+    history_days: int = HISTORY_DAYS,
     searches: int = 600,
     judged: int = 2_000,
     good: int = 10,
@@ -93,8 +94,9 @@ def run(
         shoppers = SimulatedShoppers.open(base)
         answer: dict[str, Any] = {"simulated": True, "seed": seed}
         if nights:
-            young = _young(base, folder / "store", history_days)
-            loop = _Loop(young, shoppers, folder, searches, explore, seed, config or NIGHT_CONFIG, told)
+            loop = YoungShop(
+                base, folder, searches, explore, seed, config or NIGHT_CONFIG, told, history_days
+            )
             loop.first(release)
             answer |= loop.learn(nights, judged)
         answer |= planted(shoppers, base.items(), planted_searches, good, seed, told)
@@ -127,21 +129,26 @@ def planted(
     }
 
 
-class _Loop:
-    """A shop that serves by day and learns by night."""
+class YoungShop:
+    """A shop with a short history that serves by day and learns by night.
+
+    Attributes:
+        base: its store. log, releases: folders, as ``onesearch nightly`` takes them.
+    """
 
     def __init__(
         self,
-        base: Store,
-        shoppers: SimulatedShoppers,
+        whole: Store,
         folder: Path,
         searches: int,
         explore: float,
         seed: int,
         config: Path,
         progress: Progress,
+        history_days: int = HISTORY_DAYS,
     ) -> None:
-        self.base, self.shoppers, self.progress = base, shoppers, progress
+        self.base = _young(whole, folder / "store", history_days)
+        self.shoppers, self.progress = SimulatedShoppers.open(self.base), progress
         self.searches, self.explore, self.seed = searches, explore, seed
         self.log, self.releases, self.days = folder / "log", folder / "releases", folder / "days"
         text = config.read_text(encoding="utf-8")
@@ -176,9 +183,9 @@ class _Loop:
         ended: list[Outcome] = []
         champions = [str(self.registry.champion())]
         for number in range(WARM_DAYS):
-            self._day(number)
+            self.day(number)
         for number in range(WARM_DAYS, WARM_DAYS + nights):
-            served.append(self._day(number))
+            served.append(self.day(number))
             ended.append(
                 run_night(
                     self.base.path, self.log, self.releases, self.config, day_of(number), self.progress,
@@ -210,7 +217,7 @@ class _Loop:
             "explore": self.explore,
         }
 
-    def _day(self, number: int) -> ServedDay:
+    def day(self, number: int) -> ServedDay:
         """A day that the champion of the morning serves; its events go to the log. Done once."""
         kept = self.days / f"{number:03d}.json"
         if kept.is_file():
