@@ -43,7 +43,7 @@ IN_THE_BOX: dict[Role, str] = {
     "tokenizer": "khqe",
     "user_encoder": "museq",
     "generator": "seq2seq",
-    "reward": "relevance",
+    "reward": "pars",
 }
 M = TypeVar("M", bound=BaseModel)
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -75,6 +75,8 @@ class TrainingConfig(Section):
     """At most so many held-out queries are searched to make the lists that the reward is fitted on."""
     reward_beams: int = Field(default=256, ge=1)
     """Beams of those searches."""
+    reward_impressions: int = Field(default=300_000, ge=1)
+    """Impressions of searches that the reward learns from at most: the newest."""
     stages: tuple[str, ...] = ("alignment", "cooccurrence", "personalisation")
     """Stages of supervised training that are run, in order. Personalisation is passed over where the store
     logs no searches, or where the user encoder does not look at shoppers."""
@@ -136,7 +138,7 @@ class ServingConfig(Section):
     max_k: int = Field(default=1_000, ge=1)
     """Most items of one answer; ``offset + k`` may not pass it either."""
     explore: float = Field(default=0.0, ge=0, le=0.5)
-    """Probability that a place of a first page shows an item from below the page, so that the log also knows
+    """Probability that a place of a page shows an item from below the page, so that the log also knows
     what was not chosen; every item shown carries its propensity. See docs/operations.md."""
     explore_depth: int = Field(default=50, ge=1, le=1_000)
     """How many candidates below the page exploring draws from."""

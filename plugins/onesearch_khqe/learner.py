@@ -255,7 +255,9 @@ class KhqeLearner(TokenizerLearner):
         assert self._encoder is not None, "fit or load comes first"
         folder.mkdir(parents=True, exist_ok=True)
         base = 0 if self._encoder.heads is None else self._encoder.dim - self._ngram_dim
-        write_json(folder / "meta.json", {"format": FORMAT, "base_dim": base, "report": self.report})
+        # How long it took is not part of what was learnt: equal fits are equal files.
+        report = {name: value for name, value in self.report.items() if name != "seconds"}
+        write_json(folder / "meta.json", {"format": FORMAT, "base_dim": base, "report": report})
         self.pool.save(folder / "pool.json")
         save_file(
             {name: value.contiguous() for name, value in self._encoder.state_dict().items()},

@@ -9,6 +9,7 @@ from onesearch.hookspecs import hookimpl
 
 from onesearch_seq2seq.config import Seq2SeqConfig
 
+_QUICK_PHASE = {"steps": 8, "warmup": 2, "eval_every": 4, "batch_size": 8}
 _QUICK_STAGE = {"steps": 20, "warmup": 2, "eval_every": 10, "batch_size": 16, "text_batch_size": 8}
 
 
@@ -26,6 +27,9 @@ def generator() -> Sequence[Offer]:
                 "alignment": _QUICK_STAGE,
                 "cooccurrence": _QUICK_STAGE,
                 "personalisation": _QUICK_STAGE,
+                "refresh": _QUICK_STAGE,
+                "phase_1": _QUICK_PHASE,
+                "phase_2": _QUICK_PHASE,
             },
             summary="encoder-decoder; beams guided by the query's embedding over the live prefix tree",
         )

@@ -240,8 +240,12 @@ class PreferenceTrainer:
         return loss(*told), log_probs
 
     def _rate(self) -> float:
-        """Factor of the learning rate: linear warm-up, then a cosine to zero at the last step or minute."""
-        done = max(self.state.step / max(1, self.stage.steps), self._spent())
+        """Factor of the learning rate: linear warm-up, then a cosine to zero at the last step.
+
+        The clock has no say in it, so that a phase that no limit cut is the same whenever it is run; one that
+        was cut has its best weights.
+        """
+        done = self.state.step / max(1, self.stage.steps)
         warm = min(1.0, (self.state.step + 1) / max(1, self.stage.warmup))
         return warm * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0)))
 

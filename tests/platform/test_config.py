@@ -35,7 +35,7 @@ def _registered(role: Role, name: str) -> Registered:
 
 
 IN_THE_BOX: dict[Role, str] = {
-    "tokenizer": "khqe", "user_encoder": "museq", "generator": "seq2seq", "reward": "relevance"
+    "tokenizer": "khqe", "user_encoder": "museq", "generator": "seq2seq", "reward": "pars"
 }  # fmt: skip
 PLUGINS = Plugins([_registered(r, n) for r, n in IN_THE_BOX.items()] + [_registered("reward", "mine")], [])
 

@@ -52,8 +52,6 @@ class Keeper:
         for path in wanted:
             applier = self._appliers.get(path)
             if applier is None:
-                if not last:
-                    continue
                 applier = self._appliers[path] = Applier(self._catalogue, Release.open(path, verify=False))
             if last > applier.through:
                 made.append((path.name, applier.catch_up()))

@@ -78,7 +78,7 @@ def serve(
     explore: Annotated[
         float | None,
         typer.Option(
-            help="Probability that a place of a first page shows an item from below.",
+            help="Probability that a place of a page shows an item from below the page.",
             show_default="of the release",
             min=0,
             max=0.5,

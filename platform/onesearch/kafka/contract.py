@@ -131,7 +131,7 @@ class Consumer(ABC):
 
     @abstractmethod
     def seek(self, partition: Partition, offset: int) -> None:
-        """Go on from an offset."""
+        """Go on from an offset; of a partition that is ours no more, nothing happens."""
 
     @abstractmethod
     def poll(self, timeout_s: float, limit: int) -> dict[Partition, Fetched]:

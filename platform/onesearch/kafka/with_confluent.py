@@ -171,7 +171,9 @@ class _Consumer(Consumer):
         try:
             self._consumer.seek(_placed(partition, offset))
         except ck.KafkaException as error:
-            raise KafkaError(f"Kafka: {_said(error)}") from error
+            # One that went to somebody else meanwhile: the next poll tells.
+            if error.args[0].code() != ck.KafkaError._STATE:
+                raise KafkaError(f"Kafka: {_said(error)}") from error
 
     def poll(self, timeout_s: float, limit: int) -> dict[Partition, Fetched]:
         until = time.monotonic() + timeout_s

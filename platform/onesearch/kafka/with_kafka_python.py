@@ -166,7 +166,9 @@ class _Consumer(Consumer):
             self.seek(partition, offset)
 
     def seek(self, partition: Partition, offset: int) -> None:
-        self._consumer.seek(TopicPartition(*partition), offset)
+        # One that went to somebody else meanwhile: the next poll tells.
+        with suppress(ValueError):
+            self._consumer.seek(TopicPartition(*partition), offset)
 
     def poll(self, timeout_s: float, limit: int) -> dict[Partition, Fetched]:
         with _explained():
@@ -193,7 +195,10 @@ class _Consumer(Consumer):
                 gone.update(partitions)
             self._told[what](partitions)
             if what == "assigned":
-                self._consumer.resume(*(TopicPartition(*partition) for partition in partitions))
+                ours = self._consumer.assignment()
+                self._consumer.resume(
+                    *(one for one in ours if Partition(one.topic, one.partition) in partitions)
+                )
         return gone
 
     def pause(self, wanted: bool) -> None:

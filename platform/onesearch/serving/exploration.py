@@ -40,8 +40,8 @@ class Exploration:
     depth: int = 50
 
     def applies(self, request: SearchRequest) -> bool:
-        """First pages only: on a later one the items moved up would stand again. Explanations are of the
-        ranking as it is."""
+        """Not where an offset names a later page, on which items moved up would stand again; a page token
+        knows what was shown. Explanations are of the ranking as it is."""
         return self.share > 0 and request.offset == 0 and not request.explain
 
     def widened(self, request: SearchRequest) -> SearchRequest:

@@ -150,6 +150,10 @@ class Service:
         if self._kafka is not None:
             reporter = Reporter(self._kafka, Path(settings.spool), settings.spool_mb)
         gateway: Gateway | None = None
+        # It opens what it needs while the models load.
+        keeping = (
+            asyncio.create_task(self._keep_catalogue(settings.catalogue)) if settings.catalogue else None
+        )
         try:
             with reserve(settings.host, settings.port, "gateway port"):
                 await self._fleet.start()
@@ -171,9 +175,11 @@ class Service:
                     tasks.create_task(follower.run())
                 tasks.create_task(self._watch(gateway, follower, say))
                 tasks.create_task(Advancing(self._fleet, say).run())
-                if settings.catalogue:
-                    tasks.create_task(self._keep_catalogue(settings.catalogue))
         finally:
+            if keeping is not None:
+                keeping.cancel()
+                with suppress(asyncio.CancelledError):
+                    await keeping
             if gateway is not None:
                 await gateway.stop()
             if reporter is not None:

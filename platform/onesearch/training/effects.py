@@ -15,7 +15,8 @@ the supervised generator, nats a prompt; ``reward``, mean of the first ten."""
 
 
 def effects(stages: Sequence[StageReport]) -> list[dict[str, Any]]:
-    """A row for the prior alone, each stage of the generator, the reward, and each phase of preferences.
+    """A row for the prior alone, each stage of the generator (or the generator as it was, where a release is
+    continued without one), the reward, and each phase of preferences.
 
     Returns:
         JSON objects: stage, seconds; ``HR@10``, ``R@10`` and ``NDCG@10`` of the same held-out searches in the
@@ -35,6 +36,8 @@ def effects(stages: Sequence[StageReport]) -> list[dict[str, Any]]:
         searched = lists if name == supervised[-1] else report.figures
         figures = report.figures | {key: searched[key] for key in ("searches", "change") if key in searched}
         rows.append(_row(name, report.seconds, figures))
+    if not supervised and lists:
+        rows.append(_row("as it was", 0.0, {"searches": lists.get("searches", {})}))
     for later in ("reward", *get_args(Phase), "reward_again"):
         if later in told:
             report = told[later]

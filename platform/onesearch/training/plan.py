@@ -65,13 +65,14 @@ def plan(config: Config, store: str, name: str, start: str | None = None) -> dic
         upstream = made[stage] = hash_of(upstream, stage, by_stage.get(stage), *of_shoppers)
     made["generator"] = hash_of(upstream, "export")
     made["lists"] = hash_of(made["generator"], judged)
-    upstream = made["reward"] = hash_of(made["lists"], _component(config, "reward"))
+    reward = [training.reward_impressions, _component(config, "reward")]
+    upstream = made["reward"] = hash_of(made["lists"], reward)
     wanted = [training.preference_lists, training.preference_beams, training.keep_worse]
     for phase in phases:
         upstream = made[phase] = hash_of(upstream, phase, by_stage.get(phase), wanted)
     if phases and training.refit_reward:
         made["lists_again"] = hash_of(upstream, judged)
-        upstream = made["reward_again"] = hash_of(made["lists_again"], _component(config, "reward"))
+        upstream = made["reward_again"] = hash_of(made["lists_again"], reward)
     made["release"] = hash_of(upstream, name, config.dump())
     return made
 

@@ -402,6 +402,7 @@ class _Training(Workshop):
                 self.store.relevance().collect(),
                 lambda texts: embedded(self.tokenizer, texts, self.progress),
                 lambda users, times: self.event_log.states_before(users, times),
+                limit=self.config.training.reward_impressions,
                 half_life_days=self.config.training.half_life_days,
                 learnt_until=None if until is None else datetime.fromisoformat(until),
             )

@@ -118,6 +118,7 @@ class Ingest:
 
     def _step(self) -> int:
         """One round; returns how many messages came."""
+        self.metrics.seen.set_to_current_time()
         try:
             fetched = self._consumer.poll(_POLL_S, self._settings.poll_events)
         except TruncatedError as error:

@@ -19,6 +19,7 @@ class Metrics:
         self.missed = self._counter("missed", "Messages that Kafka removed before they were read.", "topic")
         self.lag = self._gauge("lag", "Messages not yet read.", "topic", "partition")
         self.partitions = self._gauge("partitions", "Partitions that this process reads.")
+        self.seen = self._gauge("seen", "When the loop last went round, seconds since 1970.")
         self.waiting = self._gauge("waiting", "1 while nothing can be written, or Kafka does not answer.")
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onesearch.serving.exploration import Exploration
 from onesearch.serving.requests import Hit, SearchRequest
@@ -15,6 +15,7 @@ def hits(count: int) -> list[Hit]:
     ]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 30), st.integers(1, 10), st.integers(1, 12), st.floats(0.01, 0.5), st.text())
 def test_a_page_is_whole_and_nothing_stands_twice(
     count: int, k: int, depth: int, share: float, request_id: str
@@ -53,9 +54,11 @@ def test_propensities_are_the_frequencies(count: int, k: int, depth: int, share:
         assert sum(propensity for (at, _), propensity in told.items() if at == place) == pytest.approx(1)
 
 
-def test_only_first_pages_that_nobody_wants_explained() -> None:
+def test_not_by_offset_nor_where_explained() -> None:
     some = Exploration(0.1, 20)
     assert some.applies(SearchRequest("q")) and some.widened(SearchRequest("q", k=10)).k == 30
-    assert not some.applies(SearchRequest("q", offset=10))
+    assert some.applies(SearchRequest("q", shown=bytes(8))) and not some.applies(
+        SearchRequest("q", offset=10)
+    )
     assert not some.applies(SearchRequest("q", explain=True))
     assert not Exploration().applies(SearchRequest("q"))

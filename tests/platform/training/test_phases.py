@@ -161,6 +161,23 @@ def test_a_release_is_continued(logged: Store, toy, tmp_path: Path, preferred: T
     assert np.array_equal(again.release.index.sids, start.index.sids)
 
 
+def test_the_command_continues_a_release(logged: Store, toy, tmp_path: Path, preferred: Trained) -> None:
+    config = tmp_path / "toy.toml"
+    config.write_text(toy.toml(prefers=True) + "refresh = false\n")
+    where = ["--store", str(logged.path), "--releases", str(tmp_path), "--name", "night"]
+    command = [sys.executable, "-m", "onesearch.cli.main", "train", *where, "--config", str(config), "--json"]
+    done = subprocess.run(
+        [*command, "--from", str(preferred.release.path)],
+        env=toy.environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    answer = json.loads(done.stdout)
+    assert answer["stages"][0]["figures"] == {"from": "one"}
+    assert [row["stage"] for row in answer["effects"]] == [
+        "prior alone", "as it was", "reward", "phase_1", "phase_2",
+    ]  # fmt: skip
+    assert Release.open(tmp_path / "night", plugins=toy.plugins).manifest.content_hash() == answer["content"]
+
+
 def test_without_refreshing_only_preferences_are_learnt(
     logged: Store, toy, tmp_path: Path, preferred: Trained
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,19 @@ import numpy as np
 
 from onesearch.contracts.conformance._common import TEXTS, Answers, ComponentSuite, shaped
 from onesearch.contracts.conformance._world import LEVELS, ODD_TEXTS, embed
-from onesearch.contracts.generator import GeneratorLearner, GeneratorServer, Guide, SearchResult, Stage
+from onesearch.contracts.generator import (
+    GeneratorLearner,
+    GeneratorServer,
+    Guide,
+    Phase,
+    SearchResult,
+    Stage,
+)
 from onesearch.contracts.user_encoder import Prompt
 from onesearch.index import CatalogueIndex, LiveTree
 from onesearch.progress import SilentProgress
-from onesearch.training.examples import Histories, SidTask
+from onesearch.training.examples import Examples, Histories, SidTask
+from onesearch.training.preferences import Preferences, Ranked
 
 if TYPE_CHECKING:
     import torch
@@ -195,6 +204,27 @@ class GeneratorSuite(ComponentSuite):
             if not known:
                 assert all(map(torch.equal, before, after)), "a module that read nothing has changed"
 
+    def check_preferences(self) -> None:
+        """A learner that learns preferences does so from ranked lists with padding, by either phase, and
+        serves as before: a distribution over legal SIDs, another one than it was."""
+        learner = cast(GeneratorLearner, self.subject.load(self.subject.saved))
+        if not learner.learns_preferences:
+            return
+        examples = self.world.examples()
+        before = self._search(self._server, TEXTS)
+        for phase in get_args(Phase):
+            work = self.subject.folder / "preferring" / phase
+            told = learner.prefer(phase, _preferences(examples), examples, work, SilentProgress())
+            json.dumps(told)
+            assert np.isfinite(told["kl"]) and told["kl"] > -0.1, f"KL is {told['kl']}"
+        folder = self.subject.folder / "preferring" / "exported"
+        learner.export(folder)
+        server = cast(GeneratorServer, self.subject.open(folder))
+        found = self._search(server, TEXTS)
+        _ordered(found, self.world.index.live.tree.leaf_count)
+        same = np.array_equal(found.log_probs, before.log_probs)
+        assert not same, "preference learning changed nothing that is served"
+
     def check_new_items(self) -> None:
         """A tree with an item more is searched without learning or exporting anything again."""
         index = self.world.index
@@ -211,6 +241,18 @@ class GeneratorSuite(ComponentSuite):
         found = self._search(self._server, TEXTS, grown, grown.tree.leaf_count)
         new = int(grown.tree.find_leaves(np.array([sid]))[0])
         assert (found.leaves == new).any(axis=1).all(), "the new item is not found with beams for every SID"
+
+
+def _preferences(examples: Examples) -> Preferences:
+    """A list for each example of the first SID task: its target is preferred to one leaf, or to three."""
+    task = examples.sid_tasks[0]
+    count, leaves = len(task.leaf), examples.tree.tree.leaf_count
+    losers = (task.leaf[:, None] + np.array([1, 5, 11])) % leaves
+    losers[::2, 1:] = -1
+    rewards = np.where(losers >= 0, 0.5, 0.0).astype(np.float32)
+    winner_reward = np.ones(count, np.float32)
+    ranked = Ranked(np.arange(count), task.leaf, losers.astype(np.int32), winner_reward, rewards)
+    return Preferences(ranked, task.prompts, task.vector, examples.vectors, task.weight, task.held_out)
 
 
 def _reader(width: int) -> torch.nn.Module:
