@@ -46,7 +46,7 @@ from onesearch_streaming.nightly.window import write_night_store
 
 FIRST = "first"
 FIRST_CONFIG, NIGHT_CONFIG = (Path(__file__).with_name(name) for name in ("first.toml", "night.toml"))
-HISTORY_DAYS = 30
+HISTORY_DAYS = 365
 WARM_DAYS = 4
 """Days that the first release serves before the first night, so that there is something to compare days
 with."""
@@ -61,7 +61,7 @@ def run(
     searches: int = 600,
     judged: int = 2_000,
     good: int = 10,
-    planted_searches: int = 800,
+    planted_searches: int = 1_500,
     explore: float = 0.05,
     seed: int = 0,
     config: Path | None = None,
@@ -71,11 +71,10 @@ def run(
 
     Args:
         store: a demo store; without one a small one is made.
-        release: the first champion; without one it is trained on the shop's short history.
+        release: the first champion; without one it is trained on the shop's history.
         work: where the nights happen; kept, and gone on with. Without it a temporary folder.
         nights: nights that learn, one after another; 0: only the planted ones.
-        history_days: days of the store's log that the shop begins with: a young shop, which has something to
-            learn.
+        history_days: days of the store's log that the shop begins with.
         searches: searches that the champion answers on each day.
         judged: searches of the day after the last night that every champion is judged by.
         good: normal days that the data checks must let pass.
@@ -94,7 +93,7 @@ def run(
         shoppers = SimulatedShoppers.open(base)
         answer: dict[str, Any] = {"simulated": True, "seed": seed}
         if nights:
-            loop = YoungShop(
+            loop = LearningShop(
                 base, folder, searches, explore, seed, config or NIGHT_CONFIG, told, history_days
             )
             loop.first(release)
@@ -129,8 +128,8 @@ def planted(
     }
 
 
-class YoungShop:
-    """A shop with a short history that serves by day and learns by night.
+class LearningShop:
+    """A shop that serves by day and learns by night.
 
     Attributes:
         base: its store. log, releases: folders, as ``onesearch nightly`` takes them.
@@ -147,7 +146,7 @@ class YoungShop:
         progress: Progress,
         history_days: int = HISTORY_DAYS,
     ) -> None:
-        self.base = _young(whole, folder / "store", history_days)
+        self.base = _begun(whole, folder / "store", history_days)
         self.shoppers, self.progress = SimulatedShoppers.open(self.base), progress
         self.searches, self.explore, self.seed = searches, explore, seed
         self.log, self.releases, self.days = folder / "log", folder / "releases", folder / "days"
@@ -278,7 +277,7 @@ class YoungShop:
         return EventLog.of_events(pl.concat(parts))
 
 
-def _young(base: Store, path: Path, days: int) -> Store:
+def _begun(base: Store, path: Path, days: int) -> Store:
     """The store with the newest days of its log alone."""
     if not (path / "store.json").is_file():
         since = datetime.combine(day_of(-days), time_of_day(), UTC)

@@ -19,17 +19,17 @@ from onesearch.data.importers.demo import DemoSize, store_or_demo
 from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
 
-from onesearch_streaming.nightly.bench import NIGHT_CONFIG, WARM_DAYS, YoungShop
+from onesearch_streaming.nightly.bench import NIGHT_CONFIG, WARM_DAYS, LearningShop
 from onesearch_streaming.nightly.simulated import day_of
 
 
 def bench_kills(kills: int, seed: int, progress: Progress, searches: int = 300) -> dict[str, Any]:
-    """Kill a night of a young simulated shop: ``night_kills``, ``same_release``, ``same_verdict``,
+    """Kill a night of a simulated shop: ``night_kills``, ``same_release``, ``same_verdict``,
     ``night_seconds``."""
     with TemporaryDirectory(prefix="onesearch-kill-") as scratch:
         folder = Path(scratch)
         base = store_or_demo(None, folder, progress, DemoSize.small)
-        loop = YoungShop(base, folder, searches, 0.05, seed, NIGHT_CONFIG, progress)
+        loop = LearningShop(base, folder, searches, 0.05, seed, NIGHT_CONFIG, progress)
         loop.first(None)
         for number in range(WARM_DAYS + 1):
             loop.day(number)
