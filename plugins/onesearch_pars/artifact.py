@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 from onesearch.errors import ArtifactError
+from onesearch.shoppers.tastes import Tastes
 from safetensors.numpy import load_file, save_file
 
 from onesearch_pars.counts import Counts
 from onesearch_pars.evidence import Evidence
-from onesearch_pars.features import FEATURES, MATCHING, Fields
+from onesearch_pars.features import FEATURES, RELEVANT, Fields
 from onesearch_pars.score import Relevance
-from onesearch_pars.tastes import Tastes
 from onesearch_pars.tuning import PARTS
 
 ABOUT, ARRAYS = "relevance.json", "relevance.safetensors"
@@ -90,7 +90,7 @@ class FittedPars:
         about = {
             "language": self.listwise.language,
             "weights": _named(FEATURE_NAMES, self.listwise.weights),
-            "relevance": _named(MATCHING, self.relevance.weights),
+            "relevance": _named(RELEVANT, self.relevance.weights),
             "relevance_bias": self.relevance.bias,
             "lambdas": _named(PARTS, self.lambdas),
             "towers": self.towers,
@@ -105,7 +105,7 @@ class FittedPars:
         about, path = _read_about(folder / PARS_ABOUT), folder / PARS_ABOUT
         try:
             language, weights = str(about["language"]), _values(FEATURE_NAMES, about["weights"])
-            relevance = Relevance(_values(MATCHING, about["relevance"]), float(about["relevance_bias"]))
+            relevance = Relevance(_values(RELEVANT, about["relevance"]), float(about["relevance_bias"]))
             lambdas = _values(PARTS, about["lambdas"])
             towers, similar = bool(about["towers"]), bool(about["similar"])
         except (KeyError, TypeError, ValueError) as error:

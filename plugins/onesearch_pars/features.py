@@ -13,12 +13,12 @@ import numpy as np
 import polars as pl
 from onesearch.contracts.reward import Candidates
 from onesearch.contracts.user_encoder import ShopperState
+from onesearch.shoppers.tastes import NAMES as TASTES
+from onesearch.shoppers.tastes import Tastes
 from onesearch.training.pairs import normalise_queries
 
 from onesearch_pars.documents import Documents
 from onesearch_pars.evidence import Evidence
-from onesearch_pars.tastes import NAMES as TASTES
-from onesearch_pars.tastes import Tastes
 from onesearch_pars.text import Analyser, fragments, phrases
 
 LOWEST_LOG_PROB = -60.0
@@ -51,13 +51,24 @@ FEATURES = (
     Feature("evidence", "evidence", 1.0),
     Feature("evidence_share", "evidence", 1.0),
     *(Feature(name, "taste", 0.0) for name in TASTES),
+    Feature("kind_share", "category", 0.0),
+    Feature("category_share", "category", 0.0),
 )
 """All weights are kept from going below zero. In judged sets such as Home Depot an item judged for one query
 is seldom judged for another, so a reward free to do so learns to push known items *down* (R@10 .49 → .55):
 true of how the labels were drawn, and false of what shoppers want."""
 MATCHING = tuple(f.name for f in FEATURES if f.part in ("similarity", "words", "phrases", "spelling"))
 """How well an item matches a query, whatever shoppers and generator say of it."""
+RELEVANT = (*MATCHING, *(f.name for f in FEATURES if f.part == "category"))
+"""What relevance is told by: matching, and whether it is the kind of thing that was asked for."""
+_COSINE = next(at for at, f in enumerate(FEATURES) if f.name == "cosine")
 PARTS = tuple(dict.fromkeys(feature.part for feature in FEATURES))
+SHARP = 20.0
+"""What similarities are multiplied by before candidates vote for their categories."""
+VOTERS = 128
+"""So many of the catalogue vote where there are no candidates."""
+CATEGORY_DEPTHS: tuple[int | None, ...] = (None, 2)
+"""How much of a category path makes the kind (all of it) and the category of an item."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,18 @@ def item_texts(items: pl.DataFrame) -> list[str]:
     return items.select(text=joined)["text"].to_list()
 
 
+def categories_of(items: pl.DataFrame) -> np.ndarray:
+    """i32[N, 2]: numbers of each item's kind and category; 0 for all of a catalogue without categories."""
+    if "category" not in items.columns:
+        return np.zeros((len(items), len(CATEGORY_DEPTHS)), np.int32)
+    paths = (
+        pl.col("category").list.head(depth) if depth else pl.col("category") for depth in CATEGORY_DEPTHS
+    )
+    numbers = [path.list.join(" > ").fill_null("").rank("dense").cast(pl.Int32) - 1 for path in paths]
+    columns = [items.select(number=number)["number"].to_numpy() for number in numbers]
+    return np.stack(columns, axis=1).astype(np.int32)
+
+
 class FeatureMaker:
     """Builds features. Not safe for more than one thread at a time (stems are remembered)."""
 
@@ -133,8 +156,10 @@ class FeatureMaker:
         tastes: Tastes,
         vectors: np.ndarray,
         popularity: np.ndarray,
+        categories: np.ndarray,
     ) -> None:
-        """``vectors`` f16[N, D] and ``popularity`` f32[N] are the catalogue's."""
+        """``vectors`` f16[N, D], ``popularity`` f32[N] and ``categories`` i32[N, 2] are the catalogue's."""
+        self._categories = categories
         self._tastes = tastes
         self._analyser = analyser
         self._fields = fields
@@ -157,8 +182,18 @@ class FeatureMaker:
             if len(items):
                 liked = self._tastes.features(states[row], query_vecs[row], items, self._vectors)
                 asked = self._one(query, query_vecs[row], items, candidates.log_probs[row, real])
-                made[row, real] = np.concatenate([asked, liked], axis=1)
+                votes = self._votes(items, asked[:, _COSINE])
+                made[row, real] = np.concatenate([asked, liked, votes], axis=1)
         return made
+
+    def relevant(self, query: str, query_vec: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """f32[K, R] in the order of :data:`RELEVANT`, of items that stand in no list: those most similar to
+        the query in the whole catalogue vote instead of candidates. Arguments as of :meth:`matching`."""
+        every = self._vectors.astype(np.float32) @ query_vec.astype(np.float32)
+        near = np.argpartition(-every, min(VOTERS, len(every)) - 1)[:VOTERS]
+        voters = np.concatenate([np.setdiff1d(near, items), items])
+        votes = self._votes(voters, every[voters])[len(voters) - len(items) :]
+        return np.concatenate([self.matching(query, query_vec, items), votes], axis=1)
 
     def matching(self, query: str, query_vec: np.ndarray, items: np.ndarray) -> np.ndarray:
         """f32[K, M] in the order of :data:`MATCHING`, for a normalised query, its f32[D] and items i32[K]."""
@@ -180,6 +215,15 @@ class FeatureMaker:
             _bm25(fields.fragments, fragments(query), items),
         )
         return np.stack(columns, axis=1)
+
+    def _votes(self, items: np.ndarray, cosines: np.ndarray) -> np.ndarray:
+        """f32[K, 2]: shares of the candidates' votes, softmax of their similarity, for each one's kind and
+        category. What the most similar have in common is what was asked for."""
+        votes = np.exp(SHARP * (cosines - cosines.max()))
+        votes /= votes.sum()
+        own = self._categories[items]
+        shares = [np.bincount(column, votes)[column] for column in own.T]
+        return np.stack(shares, axis=1).astype(np.float32)
 
     def _one(self, query: str, query_vec: np.ndarray, items: np.ndarray, log_probs: np.ndarray) -> np.ndarray:
         weight, share = self._evidence.of(query, items)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 from onesearch.contracts.reward import RewardLearner
 from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
+from onesearch.shoppers.tastes import Tastes
 from pydantic import BaseModel
 
 from onesearch_pars.artifact import Fitted
 from onesearch_pars.config import RelevanceConfig
 from onesearch_pars.listwise import fit_listwise, make_fields, make_maker, serving_evidence
-from onesearch_pars.tastes import Tastes
 
 if TYPE_CHECKING:
     from onesearch.training.impressions import Impressions

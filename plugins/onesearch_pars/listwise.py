@@ -10,12 +10,12 @@ from onesearch.contracts.reward import Candidates
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.progress import Progress
 from onesearch.shoppers.packing import pack
+from onesearch.shoppers.tastes import Tastes
 
 from onesearch_pars.config import RelevanceConfig
 from onesearch_pars.evidence import Evidence
-from onesearch_pars.features import FEATURES, FeatureMaker, Fields
+from onesearch_pars.features import FEATURES, FeatureMaker, Fields, categories_of
 from onesearch_pars.fitting import fit_weights
-from onesearch_pars.tastes import Tastes
 from onesearch_pars.text import Analyser
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def make_fields(lists: RankedLists, settings: RelevanceConfig, progress: Progres
 def make_maker(lists: RankedLists, analyser: Analyser, fields: Fields, tastes: Tastes) -> FeatureMaker:
     """Features as they are while fitting: evidence is what the lists may know."""
     evidence = Evidence.build(lists.pairs)
-    return FeatureMaker(analyser, fields, evidence, tastes, lists.vectors, lists.popularity)
+    categories = categories_of(lists.items)
+    return FeatureMaker(analyser, fields, evidence, tastes, lists.vectors, lists.popularity, categories)
 
 
 def fit_listwise(lists: RankedLists, maker: FeatureMaker, l2: float, progress: Progress) -> ListwiseFit:

@@ -11,19 +11,19 @@ import polars as pl
 from onesearch.contracts.reward import RewardLearner
 from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
+from onesearch.shoppers.tastes import Tastes
 from onesearch.training.counters import COUNTS
 from pydantic import BaseModel
 
 from onesearch_pars.artifact import Fitted, FittedPars, read_arrays, write_arrays
 from onesearch_pars.config import ParsConfig
 from onesearch_pars.counts import Counts
-from onesearch_pars.features import MATCHING, FeatureMaker
+from onesearch_pars.features import RELEVANT, FeatureMaker
 from onesearch_pars.listwise import ListwiseFit, fit_listwise, make_fields, make_maker, serving_evidence
 from onesearch_pars.measures import ndcg, told
-from onesearch_pars.samples import MATCHING_COLUMNS, Rows, impression_rows, known_counts, list_rows
+from onesearch_pars.samples import RELEVANT_COLUMNS, Rows, impression_rows, known_counts, list_rows
 from onesearch_pars.score import Judged, Relevance, fit_relevance
 from onesearch_pars.space import FeatureSpace
-from onesearch_pars.tastes import Tastes
 from onesearch_pars.tower_graph import FILE as GRAPH
 from onesearch_pars.tower_graph import write_graph
 from onesearch_pars.tuning import (
@@ -124,7 +124,7 @@ class ParsLearner(RewardLearner):
         mask = lists.candidates.items[chosen] >= 0
         with progress.task("fitting relevance"):
             judged = _judged(lists, chosen, features, maker, impressions)
-            relevance, quality = fit_relevance(judged, features[mask][:, MATCHING_COLUMNS], settings.l2)
+            relevance, quality = fit_relevance(judged, features[mask][:, RELEVANT_COLUMNS], settings.l2)
         source = _source(lists, impressions)
         found = _Towers.none(mask)
         if source == "impressions" and impressions is not None:
@@ -302,11 +302,11 @@ def _judged(
     if impressions is not None and len(impressions.grade):
         order = np.argsort(impressions.judged_query, kind="stable")
         query = impressions.judged_query[order]
-        matching = [np.zeros((0, len(MATCHING)), np.float32)]
+        matching = [np.zeros((0, len(RELEVANT)), np.float32)]
         for rows in np.split(order, np.flatnonzero(np.diff(query)) + 1):
             at = impressions.judged_query[rows[0]]
             items = impressions.judged_item[rows]
-            matching.append(maker.matching(impressions.queries[at], impressions.query_vecs[at], items))
+            matching.append(maker.relevant(impressions.queries[at], impressions.query_vecs[at], items))
         weight = np.ones(len(order), np.float32)
         grade = impressions.grade[order]
         # Numbers of queries of the two sources must not meet.
@@ -342,7 +342,7 @@ def _judged_candidates(lists: RankedLists, chosen: np.ndarray, features: np.ndar
     weight = np.where(graded, 1.0, graded.sum(axis=1, keepdims=True) / np.maximum(others, 1))
     rows, columns = np.nonzero(lists_judged)
     return Judged(
-        features[first][rows, columns][:, MATCHING_COLUMNS],
+        features[first][rows, columns][:, RELEVANT_COLUMNS],
         np.nan_to_num(grade[rows, columns]),
         numbers[rows].astype(np.int64),
         weight[rows, columns].astype(np.float32),
@@ -361,7 +361,7 @@ def _tuning_lists(
     mask = lists.candidates.items[chosen] >= 0
     parts = np.zeros((*mask.shape, len(PARTS)), np.float32)
     parts[mask, :3] = rates
-    parts[mask, 3] = relevance(features[mask][:, MATCHING_COLUMNS])
+    parts[mask, 3] = relevance(features[mask][:, RELEVANT_COLUMNS])
     parts[mask, 4] = listwise.scores[listwise.like[chosen]][mask]
     group = np.unique(lists.queries, return_inverse=True)[1].reshape(-1)[chosen]
     return Lists(parts, np.where(mask, lists.gain[chosen], 0).astype(np.float32), mask, group)

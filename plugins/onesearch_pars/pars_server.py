@@ -19,9 +19,9 @@ from pydantic import BaseModel
 
 from onesearch_pars.artifact import PARS_ARRAYS, FittedPars
 from onesearch_pars.config import RelevanceConfig
-from onesearch_pars.features import FeatureMaker
+from onesearch_pars.features import FeatureMaker, categories_of
 from onesearch_pars.newcomers import NO_TEXTS, Texts, carried, counted
-from onesearch_pars.samples import MATCHING_COLUMNS, TASTE_COLUMNS
+from onesearch_pars.samples import MATCHING_COLUMNS, RELEVANT_COLUMNS, TASTE_COLUMNS
 from onesearch_pars.space import FeatureSpace, log_popularity, stacked
 from onesearch_pars.text import Analyser
 from onesearch_pars.tower_graph import FILE as GRAPH
@@ -84,7 +84,13 @@ class ParsServer(RewardServer):
     ) -> Self:
         own = fitted.listwise
         maker = FeatureMaker(
-            Analyser(own.language), own.fields, own.evidence, own.tastes, index.vectors, index.popularity
+            Analyser(own.language),
+            own.fields,
+            own.evidence,
+            own.tastes,
+            index.vectors,
+            index.popularity,
+            categories_of(index.items),
         )
         space = FeatureSpace(index.items, index.vectors, index.keys)
         return cls(fitted, maker, space, index.popularity, towers, config, texts)
@@ -102,7 +108,7 @@ class ParsServer(RewardServer):
         parts = np.zeros((*real.shape, len(PARTS)), np.float32)
         if self._asks_towers and real.any():
             parts[..., :3] = self._rates(queries, query_vecs, states, candidates.items, features)
-        parts[..., 3] = self._fitted.relevance(features[..., MATCHING_COLUMNS])
+        parts[..., 3] = self._fitted.relevance(features[..., RELEVANT_COLUMNS])
         parts[..., 4] = features @ self._fitted.listwise.weights
         parts *= self._weights
         parts[~real] = 0

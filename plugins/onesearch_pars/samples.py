@@ -8,24 +8,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 from onesearch.progress import Progress
+from onesearch.shoppers.tastes import NAMES as TASTES
+from onesearch.shoppers.tastes import Tastes
 from onesearch.training.counters import COUNTS
 from onesearch.training.pairs import normalise_queries
 
 from onesearch_pars.counts import Counts
-from onesearch_pars.features import FEATURES, MATCHING, FeatureMaker
+from onesearch_pars.features import FEATURES, MATCHING, RELEVANT, FeatureMaker
 from onesearch_pars.space import SCALARS, VIEWS, FeatureSpace, log_popularity
-from onesearch_pars.tastes import NAMES as TASTES
-from onesearch_pars.tastes import Tastes
 
 if TYPE_CHECKING:
     from onesearch.training.impressions import Impressions
     from onesearch.training.lists import RankedLists
 
 _CHUNK = 256
-MATCHING_COLUMNS, TASTE_COLUMNS = (
-    [at for at, feature in enumerate(FEATURES) if feature.name in names] for names in (MATCHING, TASTES)
+MATCHING_COLUMNS, RELEVANT_COLUMNS, TASTE_COLUMNS = (
+    [at for at, feature in enumerate(FEATURES) if feature.name in names]
+    for names in (MATCHING, RELEVANT, TASTES)
 )
-"""Where :data:`MATCHING` and the tastes stand among :data:`FEATURES`."""
+"""Where :data:`MATCHING`, :data:`RELEVANT` and the tastes stand among :data:`FEATURES`."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """S_rel: how relevant an item is to a query, in (0, 1), whatever shoppers did.
 
-``S_rel = σ(w · x + b)`` over how words and vectors match (:data:`~onesearch_pars.features.MATCHING`), w ≥ 0.
+``S_rel = σ(w · x + b)`` over how words and vectors match, and whether it is the kind
+of thing that was asked for (:data:`~onesearch_pars.features.RELEVANT`), w ≥ 0.
 Where there are judgements it is fitted to their grades by binary cross-entropy; where there are none, w are
 the list-wise score's defaults, standardised so that S_rel is ½ for a middling candidate of a list and
 spreads from there. Another score can stand in its place: :class:`Relevance` is all that the reward asks for.
@@ -13,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from onesearch_pars.features import FEATURES, MATCHING
+from onesearch_pars.features import FEATURES, RELEVANT
 from onesearch_pars.measures import pairwise, ragged_ndcg
 
 ENOUGH = 200
 """Judged pairs from which on they are learnt from."""
 FOLDS = 3
-_DEFAULTS = np.array([feature.default for feature in FEATURES if feature.name in MATCHING])
+_DEFAULTS = np.array([feature.default for feature in FEATURES if feature.name in RELEVANT])
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Relevance:
     """A fitted score.
 
     Attributes:
-        weights: f32[M], of :data:`MATCHING`. bias: added to the weighted sum.
+        weights: f32[M], of :data:`RELEVANT`. bias: added to the weighted sum.
     """
 
     weights: np.ndarray
@@ -56,7 +57,7 @@ class Judged:
     def none(cls) -> Judged:
         """Nothing."""
         empty = np.zeros(0, np.float32)
-        matching = np.zeros((0, len(MATCHING)), np.float32)
+        matching = np.zeros((0, len(RELEVANT)), np.float32)
         return cls(matching, empty, np.zeros(0, np.int64), empty, np.zeros(0, bool))
 
     def only(self, keep: np.ndarray) -> Judged:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from onesearch_pars.artifact import ARRAYS, Fitted
 from onesearch_pars.config import RelevanceConfig
-from onesearch_pars.features import FEATURES, PARTS, FeatureMaker
+from onesearch_pars.features import FEATURES, PARTS, FeatureMaker, categories_of
 from onesearch_pars.newcomers import NO_TEXTS, Texts, carried
 from onesearch_pars.text import Analyser
 
@@ -62,6 +62,7 @@ class RelevanceServer(RewardServer):
             fitted.tastes,
             index.vectors,
             index.popularity,
+            categories_of(index.items),
         )
         return cls(fitted, maker, config, texts)
 
@@ -72,7 +73,7 @@ class RelevanceServer(RewardServer):
         states: Sequence[ShopperState],
         candidates: Candidates,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Totals f32[B, K] (-inf on padding) and parts f32[B, K, 8] that sum to them (0 on padding)."""
+        """Totals f32[B, K] (-inf on padding) and parts f32[B, K, 9] that sum to them (0 on padding)."""
         parts = self._maker.features(queries, query_vecs, states, candidates) @ self._weights_by_part
         totals = np.where(candidates.items >= 0, parts.sum(axis=2), np.float32(-np.inf))
         return totals.astype(np.float32), parts

@@ -16,10 +16,10 @@ import numpy as np
 import polars as pl
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.shoppers.state import item_keys
+from onesearch.shoppers.tastes import NAMES as TASTES
 from onesearch.training.levels import calibrated
 
 from onesearch_pars.features import MATCHING
-from onesearch_pars.tastes import NAMES as TASTES
 
 VIEWS = ("query", "recent", "clicks", "orders", "relevant", "user_id")
 _HISTORIES = VIEWS[1:]
@@ -49,11 +49,11 @@ SCALARS = (
     "shopper_orders",
 )
 """Columns of :meth:`FeatureSpace.scalars`: how words and vectors match (:data:`MATCHING`); what the shopper
-likes of items (:mod:`onesearch_pars.tastes`); whether the similarity of query and item may be believed, 0 or
-1; cosines with the shopper's views; log-popularity; the price against its category (standardised) and against
-what the shopper clicked and ordered; shares of the shopper's behaviour in the candidate's category; whether
-they had it before; counters of query and item (logs, and the calibrated rates of DESIGN 9) and of the item
-(logs, smoothed); how much is known of the shopper."""
+likes of items (:mod:`onesearch.shoppers.tastes`); whether the similarity of query and item may be believed, 0
+or 1; cosines with the shopper's views; log-popularity; the price against its category (standardised) and
+against what the shopper clicked and ordered; shares of the shopper's behaviour in the candidate's category;
+whether they had it before; counters of query and item (logs, and the calibrated rates of DESIGN 9) and of the
+item (logs, smoothed); how much is known of the shopper."""
 
 _COSINE = MATCHING.index("cosine")
 LONGEST = 300

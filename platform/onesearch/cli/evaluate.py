@@ -38,7 +38,10 @@ def evaluate(
         Path, typer.Option(help="Parquet file of searches and what is relevant.", show_default=False)
     ],
     form: Annotated[
-        str, typer.Option("--format", help="Columns of the file: homedepot, hm, parquet.", show_default=False)
+        str,
+        typer.Option(
+            "--format", help="Columns of the file: homedepot, hm, parquet, log.", show_default=False
+        ),
     ],
     against: Annotated[
         str, typer.Option(help="Baselines, separated by commas; '' for none.")
@@ -119,6 +122,9 @@ def evaluate(
     out.print(differences(evaluation, out.width))
     if evaluation.states is not None:
         out.print(with_history(evaluation))
+    out.print(guard_rails(evaluation))
+    if evaluation.propensity:
+        out.print(weighed(evaluation))
     for note in evaluation.notes:
         out.print(Text(f"note: {note}", style="yellow"))
     err.print(Text(f"written: {folder / stem}.json, {answer['plot']}", style="dim"))
@@ -157,6 +163,31 @@ def differences(evaluation: Evaluation, width: int) -> Table:
             cells.append(cell.append(interval, style="dim"))
         shown.add_row(f"{comparison.ours} − {comparison.theirs}", *cells)
     return shown
+
+
+def guard_rails(evaluation: Evaluation) -> Table:
+    """One row a system: how one-sided its first pages are."""
+    names = ("sids_2", "brands", "distance", "popularity", "coverage", "gini")
+    shown = _table("first pages: different codes and brands, distance, popularity, coverage, Gini", names)
+    for system, told in evaluation.guard_rails.items():
+        shown.add_row(system, *(_short(told[name]) if name in told else "–" for name in names))
+    return shown
+
+
+def weighed(evaluation: Evaluation) -> Table:
+    """One row a system: what the log's propensities say it would have got."""
+    told = evaluation.propensity
+    title = (
+        f"weighed by propensity, {told['searches']:,} logged searches (looks fade by η {told['fade']:.2f})"
+    )
+    shown = _table(title, ("clicks a search", "orders a search", "clicks a look", "effective sample"))
+    for system, own in told["systems"].items():
+        cells = [f"{own[name]:.3f} [{own[f'{name}_low']:.3f} {own[f'{name}_high']:.3f}]" for name in _ACTS]
+        shown.add_row(system, *cells, f"{own['click_rate']:.3f}", f"{own['effective']:,.0f}")
+    return shown
+
+
+_ACTS = ("clicks", "orders")
 
 
 def with_history(evaluation: Evaluation) -> Text:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from onesearch.contracts.user_encoder import ShopperState
 from onesearch.evaluation.known import Counters, Known
 from onesearch.evaluation.lexical import Bm25, top
 from onesearch.evaluation.metrics import DEPTH, Relevant
@@ -19,10 +20,12 @@ HYBRID_WEIGHTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
 class Ranker(Protocol):
     """A search system to compare with."""
 
+    personal: bool
+    """Whether it looks at who asks."""
     tuned: dict[str, Any]
     """What was tuned, and on how many searches."""
 
-    def rank(self, query: str) -> np.ndarray:
+    def rank(self, query: str, state: ShopperState | None = None) -> np.ndarray:
         """Item numbers i32[≤ 350], best first."""
 
 
@@ -51,11 +54,13 @@ class Parts:
 class Lexical:
     """BM25 alone."""
 
+    personal = False
+
     def __init__(self, parts: Parts) -> None:
         self.tuned: dict[str, Any] = {}
         self._bm25 = parts.plain
 
-    def rank(self, query: str) -> np.ndarray:
+    def rank(self, query: str, state: ShopperState | None = None) -> np.ndarray:
         """Items with at least one word of the query."""
         return top(self._bm25.scores(query), DEPTH, floor=0.0)
 
@@ -63,17 +68,21 @@ class Lexical:
 class Dense:
     """The release's own embedding, exact over all items."""
 
+    personal = False
+
     def __init__(self, parts: Parts) -> None:
         self.tuned: dict[str, Any] = {}
         self._parts = parts
 
-    def rank(self, query: str) -> np.ndarray:
+    def rank(self, query: str, state: ShopperState | None = None) -> np.ndarray:
         """Nearest items."""
         return top(self._parts.cosines(query), DEPTH)
 
 
 class Hybrid:
     """``cosine + w·BM25``, exact over all items; w, and whether BM25 stems, are tuned on held-out queries."""
+
+    personal = False
 
     def __init__(self, parts: Parts, progress: Progress) -> None:
         self._parts = parts
@@ -82,7 +91,7 @@ class Hybrid:
         searches = len(parts.known.tuning.queries)
         self.tuned = {"weight": weight, "stemmed": stem, "R@10": recall, "searches": searches}
 
-    def rank(self, query: str) -> np.ndarray:
+    def rank(self, query: str, state: ShopperState | None = None) -> np.ndarray:
         """Items by the weighted sum."""
         bm25 = self._parts.stemmed if self._stem else self._parts.plain
         return top(self._parts.cosines(query) + self._weight * bm25.scores(query), DEPTH)
@@ -108,13 +117,15 @@ class Hybrid:
 class Popular:
     """What was most clicked and ordered for the very query; below it BM25 + 0.15·log popularity."""
 
+    personal = False
+
     def __init__(self, parts: Parts) -> None:
         self.tuned: dict[str, Any] = {}
         self._bm25 = parts.plain
         self._counters: Counters = parts.known.counters
         self._prior = POPULARITY_WEIGHT * np.log(self._counters.popularity)
 
-    def rank(self, query: str) -> np.ndarray:
+    def rank(self, query: str, state: ShopperState | None = None) -> np.ndarray:
         """Items known for the query by weight, then the others that hold a word of it."""
         words = self._bm25.scores(query)
         scores = np.where(words > 0, words + self._prior, 0.0)

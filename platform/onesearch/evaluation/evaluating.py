@@ -13,8 +13,10 @@ from onesearch.compiling.runtime import Runtime
 from onesearch.data.store import Store
 from onesearch.errors import UsageError
 from onesearch.evaluation.asked import States, asked_by, states_of_store, states_of_url
+from onesearch.evaluation.guard_rails import GuardRails, reward_hacking
 from onesearch.evaluation.known import Known
 from onesearch.evaluation.metrics import Estimate, estimates, paired, per_query
+from onesearch.evaluation.propensity import CLIP, fade, weighted
 from onesearch.evaluation.searches import Searches, read_searches
 from onesearch.evaluation.systems import (
     UNPERSONALISED,
@@ -62,6 +64,10 @@ class Evaluation:
         missing, skipped: see :class:`onesearch.evaluation.searches.Searches`.
         runs: of each system. measured: its metrics. comparisons: of systems with each other.
         history: the same on searches of known shoppers.
+        guard_rails: of each system, see :meth:`onesearch.evaluation.guard_rails.GuardRails.figures`.
+        hacking: see :func:`onesearch.evaluation.guard_rails.reward_hacking`.
+        propensity: what a log with propensities says of each system
+            (:mod:`onesearch.evaluation.propensity`); empty for other files.
         notes: what a reader should know.
     """
 
@@ -77,6 +83,9 @@ class Evaluation:
     measured: dict[str, dict[str, Estimate]]
     comparisons: tuple[Comparison, ...]
     history: OfShoppersWithHistory
+    guard_rails: dict[str, dict[str, float]]
+    hacking: dict[str, Any]
+    propensity: dict[str, Any]
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -108,6 +117,9 @@ class Evaluation:
                 "systems": {name: _flat(measured) for name, measured in self.history.measured.items()},
                 "paired": _paired(self.history.comparisons),
             },
+            "guard_rails": self.guard_rails,
+            "reward_hacking": self.hacking,
+            "propensity": self.propensity,
             "tuned": {name: run.tuned for name, run in self.runs.items() if run.tuned},
             "notes": list(self.notes),
         }
@@ -165,15 +177,21 @@ def evaluate(
     if opened is not None and against:
         with progress.task("reading the store"):
             known = Known.of(opened, pipeline.context.index, pipeline.tokenizer, release.config.training)
-        runs |= run_baselines(against, known, asked.texts, progress)
+        runs |= run_baselines(against, known, asked, progress)
     if searches.missing:
         notes.append(f"{searches.missing} relevant items are not in the catalogue; they count as misses")
-    each = {
-        name: per_query(run.ranked[asked.rows if run.personal else asked.text_rows], searches.relevant)
-        for name, run in runs.items()
-    }
+    rows = {name: asked.rows if run.personal else asked.text_rows for name, run in runs.items()}
+    judged = np.flatnonzero([len(truth.items) > 0 for truth in searches.relevant])
+    if not len(judged):
+        raise UsageError(f"{queries}: nothing was clicked or ordered in any of its searches")
+    relevant = [searches.relevant[row] for row in judged]
+    each = {name: per_query(run.ranked[rows[name][judged]], relevant) for name, run in runs.items()}
     measured, comparisons = _summary(each)
-    with_history = np.flatnonzero(asked.known)
+    rails = GuardRails(release.index)
+    hacking = _hacking(runs, asked.rows[judged], each)
+    if hacking.get("hacked"):
+        notes.append("the reward went up and the held-out quality down: it is being pleased, not the shopper")
+    with_history = np.flatnonzero(asked.known[judged])
     of_known = {
         name: {metric: values[with_history] for metric, values in one.items()} for name, one in each.items()
     }
@@ -182,7 +200,7 @@ def evaluate(
         queries=str(queries),
         store=None if opened is None or not against else str(opened.path),
         states=source,
-        searches=len(searches),
+        searches=len(judged),
         different=len(asked.texts),
         missing=searches.missing,
         skipped=searches.skipped,
@@ -192,8 +210,34 @@ def evaluate(
         history=OfShoppersWithHistory(
             len(with_history), *(_summary(of_known) if len(with_history) else ({}, ()))
         ),
+        guard_rails={name: rails.figures(run.ranked, rows[name]) for name, run in runs.items()},
+        hacking=hacking,
+        propensity=_weighed(searches, runs, rows),
         notes=tuple(notes),
     )
+
+
+def _hacking(
+    runs: dict[str, Run], rows: np.ndarray, each: dict[str, dict[str, np.ndarray]]
+) -> dict[str, Any]:
+    after, before = runs["onesearch"].reward, runs["guided"].reward
+    if after is None or before is None:
+        return {}
+    return reward_hacking(after[rows], before[rows], each["onesearch"], each["guided"])
+
+
+def _weighed(searches: Searches, runs: dict[str, Run], rows: dict[str, np.ndarray]) -> dict[str, Any]:
+    if searches.logged is None:
+        return {}
+    eta, clicks = fade(searches.logged)
+    systems = {name: weighted(searches.logged, run.ranked[rows[name]], eta) for name, run in runs.items()}
+    return {
+        "searches": len(searches),
+        "fade": eta,
+        "explored_clicks": clicks,
+        "clip": CLIP,
+        "systems": systems,
+    }
 
 
 def _summary(

@@ -14,9 +14,11 @@ from onesearch.data.casting import cast, takes
 from onesearch.data.schemas import TIME
 from onesearch.errors import DataError, UsageError
 from onesearch.evaluation.metrics import Relevant
+from onesearch.evaluation.propensity import Logged
 
 Format = Literal["homedepot", "hm", "parquet"]
-FORMATS: tuple[str, ...] = get_args(Format)
+LOG = "log"
+FORMATS: tuple[str, ...] = (*get_args(Format), LOG)
 RELEVANT_FROM = 2.33
 """Home Depot's mean of human judgements (1 … 3) from which a pair counts as relevant."""
 
@@ -38,10 +40,11 @@ class Searches:
 
     Attributes:
         queries: S texts. user_ids: S ids, '' where nobody is named.
-        relevant: what each should find; at least one item.
+        relevant: what each should find; at least one item, but none where a log has no click.
         moments: i64[S], the second since 1970 when each was made; :data:`ALWAYS` where the file does not say.
         missing: how many relevant items the catalogue lacks; they cannot be found and count as misses.
         skipped: queries of the file that have nothing relevant.
+        logged: what a log with propensities showed in each of them.
     """
 
     queries: list[str]
@@ -50,6 +53,7 @@ class Searches:
     moments: np.ndarray
     missing: int = 0
     skipped: int = 0
+    logged: tuple[Logged, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -65,6 +69,7 @@ def read_searches(
     ``hm``: query, article_id, user_id and, where given, day; a search a row, with one relevant article.
     ``parquet``: query, item_id and, where given, grade in (0, 1], user_id and ts; a search a query (and user,
     and ts).
+    ``log``: see :func:`onesearch.evaluation.logged.read_log`.
 
     Args:
         path: a Parquet file. form: one of :data:`FORMATS`.
@@ -79,6 +84,10 @@ def read_searches(
         raise UsageError(f"--format {form}: known formats are {', '.join(FORMATS)}")
     if sample is not None and sample < 1:
         raise UsageError(f"--sample {sample}: at least one search")
+    if form == LOG:
+        from onesearch.evaluation.logged import read_log
+
+        return read_log(path, item_ids, sample, seed)
     rows = _read(path, form)
     if form == "homedepot":
         rows = rows.with_columns(

@@ -12,6 +12,7 @@ import numpy as np
 from onesearch.contracts.generator import Guide
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import UsageError
+from onesearch.evaluation.asked import Asked
 from onesearch.evaluation.baselines import Dense, Hybrid, Lexical, Parts, Popular, Ranker
 from onesearch.evaluation.cascade import Cascade
 from onesearch.evaluation.known import Known
@@ -34,6 +35,7 @@ class Run:
         beams: width of the search; None for systems without beams.
         tuned: what was tuned, and on what.
         personal: whether the rows are of queries asked by shoppers; else of queries, whoever asks.
+        reward: f64[Q], mean reward of the first ten, where the release's reward was asked.
     """
 
     ranked: np.ndarray
@@ -41,6 +43,7 @@ class Run:
     beams: int | None = None
     tuned: dict[str, Any] = field(default_factory=dict)
     personal: bool = False
+    reward: np.ndarray | None = None
 
 
 def run_pipeline(
@@ -71,22 +74,29 @@ def _reranked(
     pipeline: Pipeline, queries: Sequence[str], states: Sequence[ShopperState], progress: Progress
 ) -> dict[str, Run]:
     own, guided = _blank(queries), _blank(queries)
-    own_ms, guided_ms = np.zeros(len(queries)), np.zeros(len(queries))
+    own_ms, guided_ms, after, before = np.zeros((4, len(queries)))
     with progress.task("onesearch, guided", total=len(queries)) as task:
         for row, (query, state) in enumerate(zip(queries, states, strict=True)):
             began = time.perf_counter()
             retrieved = pipeline.candidates([query], [state])
             guided_ms[row] = 1e3 * (time.perf_counter() - began)
-            order, _, _ = pipeline.rank([query], [state], retrieved)
+            order, totals, _ = pipeline.rank([query], [state], retrieved)
             own_ms[row] = 1e3 * (time.perf_counter() - began)
             items = retrieved.candidates.items[0]
             _fill(guided, row, items)
             _fill(own, row, items[order[0]])
+            after[row], before[row] = _first_ten(totals[0, order[0]]), _first_ten(totals[0])
             task.advance()
     return {
-        "onesearch": Run(own, own_ms, pipeline.beams, personal=True),
-        "guided": Run(guided, guided_ms, pipeline.beams, personal=True),
+        "onesearch": Run(own, own_ms, pipeline.beams, personal=True, reward=after),
+        "guided": Run(guided, guided_ms, pipeline.beams, personal=True, reward=before),
     }
+
+
+def _first_ten(totals: np.ndarray) -> float:
+    """Mean reward of the first ten of an order; 0 of nothing."""
+    real = totals[np.isfinite(totals)][:10]
+    return float(real.mean()) if len(real) else 0.0
 
 
 def _recalled(
@@ -107,17 +117,19 @@ def _recalled(
     return Run(ranked, ms, pipeline.beams, personal=True)
 
 
-def run_ranker(name: str, ranker: Ranker, queries: Sequence[str], progress: Progress) -> Run:
-    """A baseline."""
+def run_ranker(name: str, ranker: Ranker, asked: Asked, progress: Progress) -> Run:
+    """A baseline: by query, or, where it looks at who asks, by query and shopper."""
+    queries = asked.queries if ranker.personal else asked.texts
+    states = asked.states if ranker.personal else [ShopperState()] * len(queries)
     ranked, ms = _blank(queries), np.zeros(len(queries))
     with progress.task(name, total=len(queries)) as task:
-        for row, query in enumerate(queries):
+        for row, (query, state) in enumerate(zip(queries, states, strict=True)):
             began = time.perf_counter()
-            found = ranker.rank(query)
+            found = ranker.rank(query, state)
             ms[row] = 1e3 * (time.perf_counter() - began)
             _fill(ranked, row, found)
             task.advance()
-    return Run(ranked, ms, None, ranker.tuned)
+    return Run(ranked, ms, None, ranker.tuned, ranker.personal)
 
 
 def baseline(name: str, parts: Parts, progress: Progress) -> Ranker:
@@ -132,12 +144,10 @@ def baseline(name: str, parts: Parts, progress: Progress) -> Ranker:
     return makers[name]()
 
 
-def run_baselines(
-    names: Sequence[str], known: Known, queries: Sequence[str], progress: Progress
-) -> dict[str, Run]:
+def run_baselines(names: Sequence[str], known: Known, asked: Asked, progress: Progress) -> dict[str, Run]:
     """Several baselines over one store."""
     parts = Parts(known)
-    return {name: run_ranker(name, baseline(name, parts, progress), queries, progress) for name in names}
+    return {name: run_ranker(name, baseline(name, parts, progress), asked, progress) for name in names}
 
 
 def check_names(text: str) -> tuple[str, ...]:

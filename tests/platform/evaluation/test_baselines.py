@@ -25,9 +25,9 @@ def test_tuning_knows_nothing_of_the_held_out_searches(parts: Parts) -> None:
     tuning, counters = parts.known.tuning, parts.known.counters
     assert tuning.queries and all(len(truth.items) for truth in tuning.relevant)
     assert tuning.counters.popularity.sum() < counters.popularity.sum()
-    everything = {query: weights.sum() for query, (_, weights) in counters.by_query.items()}
-    for query, (_, weights) in tuning.counters.by_query.items():
-        assert weights.sum() < everything[query]
+    everything = {query: known[1].sum() for query, known in counters.by_query.items()}
+    for query, known in tuning.counters.by_query.items():
+        assert known[1].sum() < everything[query]
 
 
 def test_lexical_finds_what_holds_the_words(parts: Parts) -> None:

@@ -12,13 +12,16 @@ from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import ArtifactError, ConfigError, OneSearchError
 from onesearch.index import CatalogueIndex
 from onesearch.progress import SilentProgress
+from onesearch.shoppers.tastes import Tastes
 from onesearch.training.lists import RankedLists
 from onesearch_pars.config import RelevanceConfig
-from onesearch_pars.features import FEATURES, PARTS
+from onesearch_pars.evidence import Evidence
+from onesearch_pars.features import FEATURES, PARTS, FeatureMaker, Fields, categories_of
 from onesearch_pars.learner import RelevanceLearner
 from onesearch_pars.listwise import different
 from onesearch_pars.plugin import reward
 from onesearch_pars.server import RelevanceServer
+from onesearch_pars.text import Analyser
 
 Trained = tuple[Path, RankedLists, dict[str, Any]]
 WORDS = [
@@ -224,3 +227,25 @@ def test_the_offer_names_both_halves() -> None:
         RelevanceLearner,
         RelevanceServer,
     )
+
+
+def test_the_most_similar_vote_for_their_categories() -> None:
+    """By hand: similarities 1, 1 and 0 vote e^0, e^0 and e^-20, so two kinds share all but nothing."""
+    items = pl.DataFrame({"category": [["home", "desk", "oak"], ["home", "desk", "elm"], ["wear"], None]})
+    assert categories_of(items).tolist() == [[2, 1], [1, 1], [3, 2], [0, 0]]
+    assert categories_of(items.drop("category").with_columns(title=pl.lit("x"))).tolist() == [[0, 0]] * 4
+    vectors = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float16)
+    empty = Fields.build(pl.DataFrame({"title": [""] * 4}), Analyser("english"), 0.5, 0.5)
+    none = Evidence.build(pl.DataFrame(schema={"query": pl.String, "item": pl.Int32, "weight": pl.Float32}))
+    ids = pl.DataFrame({"item_id": ["a", "b", "c", "d"]})
+    maker = FeatureMaker(
+        Analyser("english"), empty, none, Tastes.build(ids), vectors, np.ones(4), categories_of(items)
+    )
+    found = Candidates(np.array([[0, 1, 2, -1]], np.int32), np.zeros((1, 4), np.float32))
+    made = maker.features(["desk"], np.array([[1.0, 0.0]], np.float32), [ShopperState()], found)[0]
+    names = [feature.name for feature in FEATURES]
+    assert made[:, names.index("kind_share")] == pytest.approx([0.5, 0.5, 0, 0], abs=1e-6)
+    assert made[:, names.index("category_share")] == pytest.approx([1, 1, 0, 0], abs=1e-6)
+    # Of an item that stands in no list the catalogue's most similar tell.
+    alone = maker.relevant("desk", np.array([1.0, 0.0], np.float32), np.array([1, 3], np.int32))
+    assert alone[:, -2:] == pytest.approx(np.array([[0.5, 1], [0, 0]]), abs=1e-6)

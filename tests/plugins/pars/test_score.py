@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onesearch_pars.features import MATCHING
+from onesearch_pars.features import RELEVANT
 from onesearch_pars.score import ENOUGH, Judged, Relevance, fit_relevance
 
-WIDTH = len(MATCHING)
+WIDTH = len(RELEVANT)
 
 
 def judged(count: int, told: Any = True, seed: int = 0) -> Judged:

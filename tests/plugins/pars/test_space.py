@@ -8,14 +8,14 @@ import pytest
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.progress import SilentProgress
 from onesearch.shoppers.state import NO_ITEM, Recent, Ring, item_keys
+from onesearch.shoppers.tastes import NAMES as TASTES
+from onesearch.shoppers.tastes import Tastes
 from onesearch_pars.config import RelevanceConfig
 from onesearch_pars.counts import Counts
 from onesearch_pars.features import MATCHING
 from onesearch_pars.listwise import make_fields, make_maker
 from onesearch_pars.samples import Rows, impression_rows, known_counts, list_rows
 from onesearch_pars.space import SCALARS, VIEWS, FeatureSpace, stacked
-from onesearch_pars.tastes import NAMES as TASTES
-from onesearch_pars.tastes import Tastes
 
 ITEMS = pl.DataFrame(
     {

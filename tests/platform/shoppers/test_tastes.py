@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.data.schemas import ATTRIBUTES
+from onesearch.shoppers import tastes
 from onesearch.shoppers.state import Ring, item_keys
-from onesearch_pars import tastes
-from onesearch_pars.tastes import Tastes
+from onesearch.shoppers.tastes import Tastes
 
 COLOURS, BRANDS = ("navy", "Navy", "red", "red"), ("oak", "elm", "oak", None)
 

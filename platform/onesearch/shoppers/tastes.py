@@ -18,9 +18,9 @@ from functools import cached_property
 
 import numpy as np
 import polars as pl
-from onesearch.contracts.user_encoder import ShopperState
+
 from onesearch.errors import ArtifactError
-from onesearch.shoppers.state import item_keys
+from onesearch.shoppers.state import ShopperState, item_keys
 
 SAYS_WHAT = ("Entity", "Specifications", "Price", "Model", "Anchor", "Marketing")
 """Attribute types that say what an item is, or praise it: no taste is about them."""
@@ -79,7 +79,7 @@ class Tastes:
     ) -> np.ndarray:
         """f32[K, 3] in the order of :data:`NAMES`, for items i32[K] and a query f32[D]; vectors f16[N, D]."""
         made = np.zeros((len(items), len(NAMES)), np.float32)
-        liked = self._numbers(np.concatenate([state.clicks.items, state.orders.items]))
+        liked = self.numbers(np.concatenate([state.clicks.items, state.orders.items]))
         if not len(liked):
             return made
         here = liked
@@ -91,8 +91,8 @@ class Tastes:
         made[:, 2] = -np.square(self.level[items] - self.level[liked].mean())
         return made
 
-    def _numbers(self, keys: np.ndarray) -> np.ndarray:
-        """Numbers of the items that are (still) in the catalogue."""
+    def numbers(self, keys: np.ndarray) -> np.ndarray:
+        """Item numbers i64[n] of the keys u64[m] that the catalogue (still) has, in their order."""
         known, order = self._sorted
         if not len(known):
             return np.zeros(0, np.int64)
