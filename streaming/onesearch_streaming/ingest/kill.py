@@ -35,10 +35,11 @@ def run(
     kills: int = 50,
     client: Literal["kafka-python", "confluent"] = "kafka-python",
     broker_share: float = 0.2,
+    night_kills: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Kill (SIGKILL) consumer and broker at random, and count what is lost or twice in log and states.
+    """Kill (SIGKILL) consumer, broker and night at random; count what is lost or twice, compare the release.
 
     Simulated traffic goes through a publisher with its spool, as in the gateway, into a broker of our own,
     and a consumer in a process of its own writes log and states. Whatever is killed is started again at once.
@@ -49,6 +50,8 @@ def run(
         kills: how many.
         client: the library for Kafka.
         broker_share: share of the kills that meet the broker; the others meet the consumer.
+        night_kills: how often a night of a simulated shop is killed, which must end in the same release as
+            one that never was; 0: no night is run, for that takes minutes and needs what learning does.
         seed: of traffic, moments and victims.
         progress: who is told.
     """
@@ -86,8 +89,14 @@ def run(
             consumer.kill()
             traffic.close()
         found = _counted(folder, kept)
+    night: dict[str, Any] = {}
+    if night_kills:
+        from onesearch_streaming.nightly.kill import bench_kills
+
+        night = bench_kills(night_kills, seed, progress)
     return {
-        "kills": sum(killed.values()),
+        **night,
+        "kills": sum(killed.values()) + night.get("night_kills", 0),
         **{f"{name}_kills": count for name, count in killed.items()},
         **found,
     }

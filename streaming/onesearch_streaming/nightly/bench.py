@@ -46,6 +46,7 @@ from onesearch_streaming.nightly.window import write_night_store
 
 FIRST = "first"
 FIRST_CONFIG, NIGHT_CONFIG = (Path(__file__).with_name(name) for name in ("first.toml", "night.toml"))
+HISTORY_DAYS = 365
 WARM_DAYS = 4
 """Days that the first release serves before the first night, so that there is something to compare days
 with."""
@@ -56,11 +57,11 @@ def run(
     release: Path | None = None,
     work: Path | None = None,
     nights: int = 7,
-    history_days: int = 30,
+    history_days: int = HISTORY_DAYS,
     searches: int = 600,
     judged: int = 2_000,
     good: int = 10,
-    planted_searches: int = 800,
+    planted_searches: int = 1_500,
     explore: float = 0.05,
     seed: int = 0,
     config: Path | None = None,
@@ -70,11 +71,10 @@ def run(
 
     Args:
         store: a demo store; without one a small one is made.
-        release: the first champion; without one it is trained on the shop's short history.
+        release: the first champion; without one it is trained on the shop's history.
         work: where the nights happen; kept, and gone on with. Without it a temporary folder.
         nights: nights that learn, one after another; 0: only the planted ones.
-        history_days: days of the store's log that the shop begins with: a young shop, which has something to
-            learn.
+        history_days: days of the store's log that the shop begins with.
         searches: searches that the champion answers on each day.
         judged: searches of the day after the last night that every champion is judged by.
         good: normal days that the data checks must let pass.
@@ -93,8 +93,9 @@ def run(
         shoppers = SimulatedShoppers.open(base)
         answer: dict[str, Any] = {"simulated": True, "seed": seed}
         if nights:
-            young = _young(base, folder / "store", history_days)
-            loop = _Loop(young, shoppers, folder, searches, explore, seed, config or NIGHT_CONFIG, told)
+            loop = LearningShop(
+                base, folder, searches, explore, seed, config or NIGHT_CONFIG, told, history_days
+            )
             loop.first(release)
             answer |= loop.learn(nights, judged)
         answer |= planted(shoppers, base.items(), planted_searches, good, seed, told)
@@ -127,21 +128,26 @@ def planted(
     }
 
 
-class _Loop:
-    """A shop that serves by day and learns by night."""
+class LearningShop:
+    """A shop that serves by day and learns by night.
+
+    Attributes:
+        base: its store. log, releases: folders, as ``onesearch nightly`` takes them.
+    """
 
     def __init__(
         self,
-        base: Store,
-        shoppers: SimulatedShoppers,
+        whole: Store,
         folder: Path,
         searches: int,
         explore: float,
         seed: int,
         config: Path,
         progress: Progress,
+        history_days: int = HISTORY_DAYS,
     ) -> None:
-        self.base, self.shoppers, self.progress = base, shoppers, progress
+        self.base = _begun(whole, folder / "store", history_days)
+        self.shoppers, self.progress = SimulatedShoppers.open(self.base), progress
         self.searches, self.explore, self.seed = searches, explore, seed
         self.log, self.releases, self.days = folder / "log", folder / "releases", folder / "days"
         text = config.read_text(encoding="utf-8")
@@ -176,9 +182,9 @@ class _Loop:
         ended: list[Outcome] = []
         champions = [str(self.registry.champion())]
         for number in range(WARM_DAYS):
-            self._day(number)
+            self.day(number)
         for number in range(WARM_DAYS, WARM_DAYS + nights):
-            served.append(self._day(number))
+            served.append(self.day(number))
             ended.append(
                 run_night(
                     self.base.path, self.log, self.releases, self.config, day_of(number), self.progress,
@@ -210,7 +216,7 @@ class _Loop:
             "explore": self.explore,
         }
 
-    def _day(self, number: int) -> ServedDay:
+    def day(self, number: int) -> ServedDay:
         """A day that the champion of the morning serves; its events go to the log. Done once."""
         kept = self.days / f"{number:03d}.json"
         if kept.is_file():
@@ -271,7 +277,7 @@ class _Loop:
         return EventLog.of_events(pl.concat(parts))
 
 
-def _young(base: Store, path: Path, days: int) -> Store:
+def _begun(base: Store, path: Path, days: int) -> Store:
     """The store with the newest days of its log alone."""
     if not (path / "store.json").is_file():
         since = datetime.combine(day_of(-days), time_of_day(), UTC)

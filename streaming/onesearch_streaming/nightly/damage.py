@@ -156,7 +156,7 @@ def lost_items(items: pl.DataFrame, strength: float, rng: np.random.Generator) -
 
 
 KINDS = (
-    Kind("robots", "robots click on all they see", "log", robots, ("robots",), 0.3),
+    Kind("robots", "robots click on all they see", "log", robots, ("robots",), 0.6),
     Kind("labels flipped", "clicked and not clicked are exchanged", "log", flipped_labels,
          ("click rate", "attention", "order rate"), 0.3),
     Kind("clicks moved", "clicks are logged for another item of their list", "log", moved_clicks,

@@ -217,6 +217,7 @@ def measure(
         relevance_by=by,
         p50_ms=(float(np.median(times[0])), float(np.median(times[1]))),
         p99_ms=(float(np.quantile(times[0], 0.99)), float(np.quantile(times[1], 0.99))),
+        latency_ratio=float(np.median(times[1] / np.maximum(times[0], 1e-6))),
         bytes=(release_bytes(champion), release_bytes(challenger)),
         changed_codes=changed_codes(champion, challenger),
         code_drift=drift,

@@ -4,17 +4,45 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from onesearch.data.importers.demo import DemoSize, store_or_demo
 from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
+
+from onesearch_streaming.nightly.bench import NIGHT_CONFIG, WARM_DAYS, LearningShop
+from onesearch_streaming.nightly.simulated import day_of
+
+
+def bench_kills(kills: int, seed: int, progress: Progress, searches: int = 300) -> dict[str, Any]:
+    """Kill a night of a simulated shop: ``night_kills``, ``same_release``, ``same_verdict``,
+    ``night_seconds``."""
+    with TemporaryDirectory(prefix="onesearch-kill-") as scratch:
+        folder = Path(scratch)
+        base = store_or_demo(None, folder, progress, DemoSize.small)
+        loop = LearningShop(base, folder, searches, 0.05, seed, NIGHT_CONFIG, progress)
+        loop.first(None)
+        for number in range(WARM_DAYS + 1):
+            loop.day(number)
+        twin = folder / "twin"
+        shutil.copytree(loop.releases, twin)
+        config = folder / "night.toml"
+        accepted = ", ".join(f'"{day_of(number)}"' for number in range(WARM_DAYS))
+        text = NIGHT_CONFIG.read_text(encoding="utf-8")
+        config.write_text(f"{text}[nightly]\naccept_days = [{accepted}]\n", encoding="utf-8")
+        found = killed_nights(
+            loop.base.path, loop.log, loop.releases, twin, day_of(WARM_DAYS), config, kills, seed, progress
+        )
+    return {"night_kills": found.pop("kills"), "night_seconds": found.pop("seconds"), **found}
 
 
 def killed_nights(

@@ -69,7 +69,7 @@ class GateLimits(Section):
     reach_margin: float = Field(default=0.1, ge=0, le=1)
     """By how much the share of chosen items that the beams reach may be below the champion's."""
     latency_ratio: float = Field(default=1.5, gt=0)
-    """Largest ratio of the median time of a search to the champion's, measured in turns."""
+    """Largest median ratio of a search's time to the champion's, one right after the other."""
     latency_ms: float = Field(default=0.0, ge=0)
     """Largest median time of a search in one process; 0: only the ratio counts."""
     size_ratio: float = Field(default=1.5, gt=0)

@@ -40,7 +40,8 @@ LIMITS = DataLimits()
 SAME = Measured(
     searches=500, quality=Estimate(0.0, -0.005, 0.005), quality_of=(0.7, 0.7), reach=(0.98, 0.98), judged=100,
     relevance=Estimate(0.0, -0.005, 0.005), relevance_of=(0.5, 0.5), relevance_by="judgements",
-    p50_ms=(5.0, 5.0), p99_ms=(9.0, 9.0), bytes=(1_000_000, 1_000_000), changed_codes=0.0, code_drift=0.01,
+    p50_ms=(5.0, 5.0), p99_ms=(9.0, 9.0), latency_ratio=1.0, bytes=(1_000_000, 1_000_000), changed_codes=0.0,
+    code_drift=0.01,
 )  # fmt: skip
 
 
@@ -106,7 +107,7 @@ def test_the_range_holds_the_median_and_scales(
 ) -> None:
     centre, low, high = robust_range(before, floor, spreads)
     assert low <= centre <= high and math.isclose(centre, float(np.median(before)))
-    assert high - low >= 2 * spreads * floor * (1 - 1e-9)
+    assert high - low >= 2 * spreads * floor - 1e-9 * centre
     wide = robust_range(before, floor, 2 * spreads)
     assert wide[1] <= low and wide[2] >= high
     scaled = robust_range([value * scale for value in before], floor * scale, spreads)
@@ -199,7 +200,7 @@ def test_an_equal_challenger_passes() -> None:
         ({"quality": Estimate(-0.02, -0.03, -0.01)}, "quality"),
         ({"reach": (0.98, 0.7)}, "reach"),
         ({"relevance": Estimate(-0.05, -0.06, -0.04)}, "relevance"),
-        ({"p50_ms": (5.0, 9.0)}, "latency"),
+        ({"p50_ms": (5.0, 9.0), "latency_ratio": 1.8}, "latency"),
         ({"bytes": (1_000_000, 2_000_000)}, "size"),
         ({"changed_codes": 0.5}, "codes changed"),
         ({"quality": Estimate(math.nan, math.nan, math.nan)}, "quality"),

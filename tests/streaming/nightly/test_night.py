@@ -171,24 +171,28 @@ def test_stopped_at_any_step_it_goes_on_and_ends_in_the_same_release(shop, monke
     shutil.copytree(shop.releases, twin)
     config = shop.toy.config(LOOSE)
     whole = run_night(shop.store, shop.log, twin, config, NINTH, SilentProgress())
-    finish, stops = Ledger.finish, 0
+    finish = Ledger.finish
+    met: dict[str, int] = {}
 
     def stopping(ledger, stage, record) -> None:
-        """Each odd try stops before its first record, each even one after it."""
-        nonlocal stops
-        stops += 1
-        if stops % 2 == 0:
-            finish(ledger, stage, record)
-        raise KeyboardInterrupt
+        """Each step is stopped before its record, when it comes again after it, and then no more."""
+        met[stage] = met.get(stage, 0) + 1
+        if met[stage] == 1:
+            raise KeyboardInterrupt
+        finish(ledger, stage, record)
+        if met[stage] == 2:
+            raise KeyboardInterrupt
 
+    stops = 0
     monkeypatch.setattr(Ledger, "finish", stopping)
     for _ in range(100):
         try:
             ended = night(shop)
             break
         except KeyboardInterrupt:
-            continue
-    assert stops > 12
+            stops += 1
+    assert {"pin", "checks", "snapshot", "train", "reward", "measure", "promote", "report"} <= set(met)
+    assert stops >= 2 * len(met) - 1
     assert ended.about["challenger"]["content"] == whole.about["challenger"]["content"]
     assert Registry(shop.releases).champion() == "night-2024-03-09"
     assert _files(twin) == _files(shop.releases)
