@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onesearch.errors import ArtifactError
 from onesearch.index import CatalogueIndex, Changes
+from onesearch.shoppers.tastes import Tastes
 from onesearch_pars.artifact import Fitted
 from onesearch_pars.config import RelevanceConfig
 from onesearch_pars.counts import Counts
@@ -16,7 +17,6 @@ from onesearch_pars.documents import Documents
 from onesearch_pars.evidence import Evidence
 from onesearch_pars.features import FEATURES, Fields
 from onesearch_pars.newcomers import NO_TEXTS, Texts, carried, counted, with_texts
-from onesearch_pars.tastes import Tastes
 from onesearch_pars.text import Analyser
 
 WORDS = st.lists(st.sampled_from("abcde"), max_size=5).map(" ".join)
