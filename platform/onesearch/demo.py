@@ -42,17 +42,17 @@ BUDGET_S = {
     "kafka": 20,
     "serve": 20,
     "search": 20,
-    "visits": 45,
+    "visits": 30,
     "night": 90,
-    "swap": 30,
+    "swap": 25,
     "evaluate": 40,
     "stop": 10,
 }
 EVALUATED = 250
 MOST_ACTIVE = 40
 TWO_ASK = "handbag"
-# Searches of the days before the night, and of the day after it.
-VISITS = (300, 300, 300)
+# Searches of each of the days before the night, and of the day after it at most.
+VISITS, AFTER = (300, 300), 5_000
 _PATIENCE = 6
 SEARCHES = (
     ("phone holder", "--k", "5"),
@@ -140,7 +140,7 @@ class Demo:
     def _live(self, gateway: str, nights: int) -> None:
         """Days on which simulated shoppers act, and the nights between."""
         with self._step("visits", "Two days: simulated shoppers search, click and order; events go to Kafka"):
-            for day, searches in enumerate(VISITS[:2]):
+            for day, searches in enumerate(VISITS):
                 self._visit(gateway, day, searches)
             self._await_log(2)
         for night in range(1, nights + 1):
@@ -158,10 +158,19 @@ class Demo:
                 f" failed {one['failed']}, degraded {one['degraded']}"
             )
 
-    def _visit(self, gateway: str, day: int, searches: int, during: Callable[[], None] | None = None) -> None:
+    def _visit(
+        self,
+        gateway: str,
+        day: int,
+        searches: int,
+        during: Callable[[], None] | None = None,
+        until: str = "",
+    ) -> None:
+        """Simulated searches of a day, and something that is done meanwhile; ``until`` a release answers."""
         command = self._command(
             "simulate", "--store", self.store, "--gateway", gateway,
             "--searches", str(searches), "--day", str(day), "--json",
+            *(("--until-release", until) if until else ()),
         )  # fmt: skip
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
@@ -209,15 +218,11 @@ class Demo:
     def _day_after(self, gateway: str, day: int, made: dict[str, Any] | None) -> None:
         if made is None:
             self.progress.say("refused, as told above: the champion goes on answering")
-            self._visit(gateway, day, VISITS[2])
+            self._visit(gateway, day, VISITS[0])
         else:
             name = str(made["challenger"]["name"])
-            self._visit(
-                gateway, day, VISITS[2],
-                lambda: self._onesearch(
-                    "release", "promote", name, "--releases", self.releases, "--wait", gateway
-                ),
-            )  # fmt: skip
+            promote = ("release", "promote", name, "--releases", self.releases, "--wait", gateway)
+            self._visit(gateway, day, AFTER, lambda: self._onesearch(*promote), name)
         self._await_log(1)
 
     @contextmanager

@@ -24,6 +24,8 @@ from onesearch.serving.requests import SearchAnswer, SearchRequest
 
 PAGE = 10
 """Items of a page; shoppers do not turn it."""
+AFTERWARDS = 100
+"""Answers of the release that is waited for."""
 _PORTION = 32
 _REPORTED = 1_000
 
@@ -92,11 +94,13 @@ def visit(
     seed: int = 0,
     at_once: int = 2,
     report: bool = True,
+    until: str = "",
 ) -> Visit:
     """Let the shoppers of some requests search, ``at_once`` at a time, and do what they would do.
 
     Their searches and events carry the simulated time. A search without an answer is counted, and its
-    shopper leaves.
+    shopper leaves. ``until`` names a release: when it has given :data:`AFTERWARDS` answers, no more are
+    asked.
 
     Raises OneSearchError where what they did could not be reported.
     """
@@ -137,6 +141,8 @@ def visit(
             if report:
                 _report(client, outcome, portion, [answer for answer, _, _ in answers], found)
             task.advance(len(rows))
+            if until and found.releases[until] >= AFTERWARDS:
+                break
     return found
 
 

@@ -53,10 +53,18 @@ name = "cheap-first"
 [reward.cheap-first]
 weights = [2.0]
 
+[generator.seq2seq.phase_1]
+steps = 2
+[generator.seq2seq.phase_2]
+steps = 2
+
 [training]
 vocabulary_size = 2000
 reward_queries = 40
 reward_beams = 32
+preference_lists = 40
+preference_beams = 16
+judged_searches = 20
 
 [serving]
 beams = 64

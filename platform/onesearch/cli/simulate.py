@@ -19,6 +19,9 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Of who searches for what, and of their luck.", min=0)] = 0,
     at_once: Annotated[int, typer.Option(help="Searches under way at once.", min=1, max=64)] = 2,
     report: Annotated[bool, typer.Option(help="Report clicks and orders; needs `serve --kafka`.")] = True,
+    until_release: Annotated[
+        str, typer.Option(help="End earlier, once this release has given 100 answers.", show_default=False)
+    ] = "",
     gateway: Annotated[
         str | None, typer.Option(help="HOST:PORT of the gateway.", show_default="the one started last here")
     ] = None,
@@ -29,7 +32,9 @@ def simulate(
     Everything of it is simulated but the service. Who could see all tastes (oracle) and who shows anything
     (random) stand beside it, with the same requests and the same luck.
     """
-    from onesearch.data.simulation import SimulatedShoppers
+    import numpy as np
+
+    from onesearch.data.simulation import Requests, SimulatedShoppers
     from onesearch.data.store import Store
     from onesearch.serving import whereabouts
     from onesearch.serving.client import Client
@@ -38,7 +43,8 @@ def simulate(
     shoppers = SimulatedShoppers.open(Store.open(store))
     asked = shoppers.requests(searches, seed, day)
     with Client(whereabouts.gateway(gateway)) as client:
-        found = visit(client, shoppers, asked, RichProgress(), seed, at_once, report)
+        found = visit(client, shoppers, asked, RichProgress(), seed, at_once, report, until_release)
+    asked = Requests(asked.requests[: found.searches], asked.needs.take(np.arange(found.searches)))
     beside = {
         "oracle": shoppers.act(asked, shoppers.oracle(asked, PAGE), seed).figures(),
         "random": shoppers.act(asked, shoppers.random(asked, PAGE, seed), seed).figures(),
@@ -51,7 +57,7 @@ def simulate(
         (name, *(f"{values[key]:.3f}" for key in ("orders_per_search", "ctr", "buyers", "relevance")))
         for name, values in (("OneSearch", figures), *beside.items())
     ]
-    title = f"{searches} searches of simulated shoppers, day {day} after the log"
+    title = f"{found.searches} searches of simulated shoppers, day {day} after the log"
     out.print(table(title, ("", "orders a search", "ctr", "buyers", "relevance"), rows))
     told = ", ".join(f"{count} by {name}" for name, count in found.releases.items())
     out.print(

@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from onesearch.data.demo.world import SIZES, Size
 from onesearch.data.importers.demo import import_demo
 from onesearch.data.importing import Report, run_import
 from onesearch.data.store import Store
-
-settings.register_profile("data", deadline=None)  # a busy machine is not a failure
-settings.load_profile("data")
 
 TINY = Size(items=2_600, shoppers=150, searches=2_400, feeds=900, judged=60)
 

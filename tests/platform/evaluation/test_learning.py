@@ -30,7 +30,9 @@ def test_arms_differ_in_reward_and_phases_alone() -> None:
 
 
 def test_another_component_keeps_all_else() -> None:
-    config = parse_config("[reward.relevance]\nl2 = 0.5\n[serving]\nbeams = 7\n")
+    config = parse_config(
+        '[reward]\nname = "relevance"\n[reward.relevance]\nl2 = 0.5\n[serving]\nbeams = 7\n'
+    )
     assert learning.with_component(config, "reward", "relevance") is config
     other = learning.with_component(config, "reward", "pars")
     assert other.names["reward"] == "pars" and other.settings["reward"] != config.settings["reward"]

@@ -85,11 +85,12 @@ async def _running(
 
 async def test_ten_times_too_much_is_turned_away_and_then_all_is_as_before(pipeline: Pipeline) -> None:
     async with _running(pipeline, max_in_flight=4) as (client, engine):
-        engine.sleep_s = 0.05  # 80 searches a second at best
-        became = await overload(client.address, [SearchRequest("lamp")], 800, 1.0, usual_ms=1_000)
+        engine.sleep_s = 0.5  # 8 searches a second at best
+        lamp = [SearchRequest("lamp")]
+        became = await overload(client.address, lamp, 80, 1.0, usual_ms=5_000, deadline_s=30)
         assert became.offered == became.answered + became.degraded + became.refused + became.late
         assert became.failed == 0 and became.refused > became.answered > 0
-        assert became.normal_after_s is not None and became.normal_after_s < 5
+        assert became.normal_after_s is not None and became.normal_after_s < 15
 
 
 async def test_answers_are_those_of_the_pipeline(pipeline: Pipeline) -> None:
