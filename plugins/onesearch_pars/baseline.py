@@ -25,7 +25,7 @@ _PARAMETERS = {
     "seed": 0,
     "deterministic": True,
     "force_row_wise": True,
-    "num_threads": 2,
+    "num_threads": 0,
 }
 _MOST_ROUNDS, _PATIENCE = 400, 30
 
@@ -57,4 +57,4 @@ def click_baseline(
         valid_sets=[data(valid)] if len(valid) else None,
         callbacks=[lightgbm.early_stopping(_PATIENCE, verbose=False)] if len(valid) else None,
     )
-    return np.asarray(model.predict(known(test), num_threads=2))
+    return np.asarray(model.predict(known(test), num_threads=0))

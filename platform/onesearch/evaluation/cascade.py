@@ -43,7 +43,7 @@ _PARAMETERS = {
     "seed": 0,
     "deterministic": True,
     "force_row_wise": True,
-    "num_threads": 2,
+    "num_threads": 0,
 }
 _TREES = (
     {"num_leaves": 7, "min_data_in_leaf": 50},
@@ -69,7 +69,7 @@ class Cascade:
         items, features = self.candidates(query, state or ShopperState(), self._parts.known.counters)
         if self._model is None or not len(items):
             return items[:DEPTH]
-        scores = np.asarray(self._model.predict(features, num_threads=2))
+        scores = np.asarray(self._model.predict(features, num_threads=0))
         return items[np.argsort(-scores, kind="stable")[:DEPTH]]
 
     def candidates(
