@@ -24,8 +24,8 @@ from onesearch_streaming.nightly.simulated import day_of
 
 
 def bench_kills(kills: int, seed: int, progress: Progress, searches: int = 300) -> dict[str, Any]:
-    """Kill a night of a simulated shop: ``night_kills``, ``same_release``, ``same_verdict``,
-    ``night_seconds``."""
+    """Kill a night of a simulated shop: ``night_kills``, ``nights_killed``,
+    ``same_release``, ``same_verdict``, ``night_seconds``."""
     with TemporaryDirectory(prefix="onesearch-kill-") as scratch:
         folder = Path(scratch)
         base = store_or_demo(None, folder, progress, DemoSize.small)
@@ -33,23 +33,25 @@ def bench_kills(kills: int, seed: int, progress: Progress, searches: int = 300) 
         loop.first(None)
         for number in range(WARM_DAYS + 1):
             loop.day(number)
-        twin = folder / "twin"
-        shutil.copytree(loop.releases, twin)
         config = folder / "night.toml"
         accepted = ", ".join(f'"{day_of(number)}"' for number in range(WARM_DAYS))
         text = NIGHT_CONFIG.read_text(encoding="utf-8")
         config.write_text(f"{text}[nightly]\naccept_days = [{accepted}]\n", encoding="utf-8")
         found = killed_nights(
-            loop.base.path, loop.log, loop.releases, twin, day_of(WARM_DAYS), config, kills, seed, progress
-        )
-    return {"night_kills": found.pop("kills"), "night_seconds": found.pop("seconds"), **found}
+            loop.base.path, loop.log, loop.releases, folder / "nights", day_of(WARM_DAYS), config, kills,
+            seed, progress,
+        )  # fmt: skip
+    told = ("kills", "seconds", "nights")
+    return {
+        f"night_{name}".replace("night_nights", "nights_killed"): found.pop(name) for name in told
+    } | found
 
 
 def killed_nights(
     store: Path,
     log: Path,
     releases: Path,
-    twin: Path,
+    work: Path,
     night: date,
     config: Path | None,
     kills: int,
@@ -57,20 +59,20 @@ def killed_nights(
     progress: Progress,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Run the night of a day twice, in processes of their own: undisturbed in ``twin``, killed in
-    ``releases``.
+    """Run the night of a day in processes of their own: once undisturbed, then killed, again and again.
 
-    Each try of the second is killed (SIGKILL) at a random moment, drawn uniformly between its start and the
-    time that the undisturbed one took, until it was killed so often or a try ended first; then it is left
-    to end.
+    Each try is killed (SIGKILL) at a random moment, drawn uniformly between its start and the time that the
+    undisturbed night took, and the next try goes on. A night that ends is compared with the undisturbed one,
+    and another is begun, until so many were killed; the last one is left to end.
 
     Args:
-        releases, twin: equal folders of releases, each with a champion. seed: of the moments.
+        releases: a folder of releases with a champion; it is copied, and stays as it is.
+        work: an empty folder for the copies. seed: of the moments.
         environment: of the processes; None: this one's.
 
     Returns:
-        ``kills``; ``same_release``, whether both ended in the same content; ``same_verdict``;
-        ``seconds``, of the undisturbed night.
+        ``kills``; ``nights`` that were killed; ``same_release``, whether all of them ended in the content of
+        the undisturbed one; ``same_verdict``; ``seconds``, of the undisturbed night.
     """
     command = [
         sys.executable,
@@ -86,30 +88,47 @@ def killed_nights(
     around = dict(environment or os.environ)
     rng = np.random.default_rng([seed, 0x9])
     began = time.monotonic()
-    whole = _ended(command, twin, around)
+    whole = _ended(command, _copy(releases, work / "undisturbed"), around)
     took = time.monotonic() - began
-    done = 0
+    done, ended = 0, []
     with progress.task("killed nights", total=kills) as task:
         while done < kills:
-            process = subprocess.Popen(
-                [*command, "--releases", str(releases)], env=around, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-            try:
-                process.wait(timeout=took * float(rng.random()))
-                break
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            done += 1
-            task.advance()
-    after = _ended(command, releases, around)
+            place = _copy(releases, work / f"killed-{len(ended)}")
+            before = done
+            while done < kills and _dies(command, place, around, took * float(rng.random())):
+                done += 1
+                task.advance()
+            if done > before:
+                ended.append(_ended(command, place, around))
+            else:
+                shutil.rmtree(place)
     return {
         "kills": done,
-        "same_release": _content(whole) == _content(after),
-        "same_verdict": whole["verdict"]["promote"] == after["verdict"]["promote"],
+        "nights": len(ended),
+        "same_release": all(_content(one) == _content(whole) for one in ended),
+        "same_verdict": all(one["verdict"]["promote"] == whole["verdict"]["promote"] for one in ended),
         "seconds": round(took, 1),
     }
+
+
+def _copy(releases: Path, to: Path) -> Path:
+    shutil.copytree(releases, to)
+    return to
+
+
+def _dies(command: list[str], releases: Path, environment: dict[str, str], after: float) -> bool:
+    """Start a night and kill it after some seconds; False where it ended before."""
+    process = subprocess.Popen(
+        [*command, "--releases", str(releases)], env=environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        process.wait(timeout=after)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return True
+    return False
 
 
 def _ended(command: list[str], releases: Path, environment: dict[str, str]) -> dict[str, Any]:

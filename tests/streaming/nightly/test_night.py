@@ -203,12 +203,11 @@ def test_killed_without_warning_it_ends_in_the_same_release(shop) -> None:
     shop.append(8)
     config = shop.folder / "night.toml"
     config.write_text(f"{LOOSE}[tracking]\nenabled = false\n", encoding="utf-8")
-    twin = shop.folder / "twin"
-    shutil.copytree(shop.releases, twin)
-    killed = killed_nights(shop.store, shop.log, shop.releases, twin, NINTH, config, kills=2, seed=4,
-                           environment=shop.toy.environment(), progress=SilentProgress())  # fmt: skip
-    assert killed["kills"] >= 1 and killed["same_release"]
-    assert _files(twin) == _files(shop.releases)
+    killed = killed_nights(shop.store, shop.log, shop.releases, shop.folder / "work", NINTH, config, kills=3,
+                           seed=4, environment=shop.toy.environment(), progress=SilentProgress())  # fmt: skip
+    assert killed["kills"] == 3 and killed["nights"] >= 1
+    assert killed["same_release"] and killed["same_verdict"]
+    assert _files(shop.folder / "work" / "undisturbed") == _files(shop.folder / "work" / "killed-0")
 
 
 def _files(releases: Path) -> list[Path]:
