@@ -90,7 +90,8 @@ def killed_nights(
     began = time.monotonic()
     whole = _ended(command, _copy(releases, work / "undisturbed"), around)
     took = time.monotonic() - began
-    done, ended = 0, []
+    done = 0
+    ended: list[dict[str, Any]] = []
     with progress.task("killed nights", total=kills) as task:
         while done < kills:
             place = _copy(releases, work / f"killed-{len(ended)}")
