@@ -25,7 +25,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -33,6 +32,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from onesearch._points import points
 from onesearch._toml import write_toml
 from onesearch.contracts.offers import ROLES, Offer, Role
 from onesearch.errors import ConfigError
@@ -249,7 +249,7 @@ def parse_config(text: str, source: str = "configuration", plugins: Plugins | No
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: not TOML: {error}") from error
-    parts = _settings_of_parts()
+    parts = points(SETTINGS_GROUP)  # their classes are imported where the file has their tables
     _refuse_unknown(tables, (*ROLES, "training", "serving", "kafka", *parts), source, "")
     names: dict[Role, str] = {}
     settings: dict[Role, BaseModel] = {}
@@ -264,11 +264,6 @@ def parse_config(text: str, source: str = "configuration", plugins: Plugins | No
         if name in tables
     }
     return Config(names, settings, training, serving, kafka, source, plugins, others)
-
-
-def _settings_of_parts() -> dict[str, EntryPoint]:
-    """Tables of installed parts; their classes are imported where a file has them."""
-    return {point.name: point for point in entry_points(group=SETTINGS_GROUP)}
 
 
 def _component(role: Role, table: Any, source: str, plugins: Plugins) -> tuple[str, BaseModel]:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ import polars as pl
 
 from onesearch.data.demo.catalogue import DAYS
 from onesearch.data.demo.words import ENGLISH
-from onesearch.data.demo.world import START, World
-from onesearch.data.simulation import SimulatedShoppers
+from onesearch.data.demo.world import World
+from onesearch.data.simulation import SimulatedShoppers, day_of
 from onesearch.data.store import Store
 from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
@@ -327,11 +326,6 @@ def opposites(world: World) -> tuple[str, str]:
     tastes = people.taste_on(busiest, np.full(len(busiest), DAYS))
     first, second = np.unravel_index(int((tastes @ tastes.T).argmin()), (len(busiest), len(busiest)))
     return world.user_ids[int(busiest[first])], world.user_ids[int(busiest[second])]
-
-
-def day_of(number: int) -> date:
-    """The date of a day after the simulated year, 0 the first."""
-    return (START + timedelta(days=DAYS + number)).date()
 
 
 def logged(log: Path, days: Sequence[str]) -> int:

@@ -27,7 +27,6 @@ PAGE = 10
 AFTERWARDS = 100
 """Answers of the release that is waited for."""
 _PORTION = 32
-_REPORTED = 1_000
 
 
 @dataclass
@@ -105,8 +104,7 @@ def visit(
     Raises OneSearchError where what they did could not be reported.
     """
     found = Visit()
-    ids = shoppers.world.listings.items["item_id"]
-    known = set(ids.to_list())
+    known = set(shoppers.world.listings.items["item_id"].to_list())
 
     def ask(request: ShopRequest) -> tuple[SearchAnswer | None, str, float]:
         began = time.perf_counter()
@@ -158,7 +156,6 @@ def _report(
         answer = shown[row["request_id"]]
         events.append(
             Interaction(
-                # Other luck would be another event of the same request.
                 event_id=f"{answer.request_id}-{row['action'][0]}{row['position']}",
                 ts_us=int(row["ts"].timestamp() * 1e6),
                 user_id=row["user_id"],
@@ -170,6 +167,5 @@ def _report(
                 release=answer.release,
             )
         )
-    for start in range(0, len(events), _REPORTED):
-        some = events[start : start + _REPORTED]
-        found.reported[client.report(*some)] += len(some)
+    if events:
+        found.reported[client.report(*events)] += len(events)

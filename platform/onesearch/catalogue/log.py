@@ -19,6 +19,7 @@ from pathlib import Path
 
 import polars as pl
 
+from onesearch._files import sync
 from onesearch.catalogue.changes import Change, changes_of, folded, table_of
 from onesearch.errors import ArtifactError, OneSearchError
 
@@ -102,7 +103,7 @@ class ChangeLog:
                 file.flush()
                 os.fsync(file.fileno())
             draft.rename(self._path(number))
-            _sync(self.folder)
+            sync(self.folder)
         except OSError as error:
             draft.unlink(missing_ok=True)
             raise OneSearchError(f"{self.folder}: changes cannot be written: {error}") from error
@@ -130,11 +131,3 @@ def locked(folder: Path) -> Iterator[None]:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

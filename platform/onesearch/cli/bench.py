@@ -16,8 +16,8 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
+from onesearch._points import points, summary
 from onesearch.cli._output import RichProgress, out, print_json, table
-from onesearch.cli._points import points, summary
 from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
 

@@ -10,13 +10,14 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.text import Text
 
+from onesearch._points import points
 from onesearch.cli._output import out, print_json, table
 from onesearch.errors import OneSearchError, ServingError
 from onesearch.plugins import load_plugins
@@ -84,7 +85,7 @@ def _installed() -> Iterator[Finding]:
 def _told_by_plugins() -> Iterator[Finding]:
     """What plugins look for: functions of the entry points' group ``onesearch.doctor``, which return what
     they looked for, whether it is there, what was found, and what to do."""
-    for point in sorted(entry_points(group="onesearch.doctor"), key=lambda point: point.name):
+    for point in points("onesearch.doctor").values():
         try:
             what, there, found, advice = point.load()()
         except Exception as error:  # a plugin's own fault must not hide what else was found

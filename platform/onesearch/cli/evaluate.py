@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from onesearch.cli._options import Certify
 from onesearch.cli._output import RichProgress, err, out, print_json
 from onesearch.errors import OneSearchError
 
@@ -68,14 +69,7 @@ def evaluate(
     beams: Annotated[
         int | None, typer.Option(help="Beams of a search.", show_default="of the release", min=1)
     ] = None,
-    certify: Annotated[
-        int | None,
-        typer.Option(
-            help="Begin narrow, and widen only until so many of the best SIDs are proven; 0: all beams.",
-            show_default="of the release",
-            min=0,
-        ),
-    ] = None,
+    certify: Certify = None,
     reports: Annotated[
         Path | None,
         typer.Option(

@@ -18,8 +18,8 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
+from onesearch._points import points, summary
 from onesearch.cli._output import err
-from onesearch.cli._points import points, summary
 from onesearch.errors import OneSearchError
 
 

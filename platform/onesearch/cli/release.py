@@ -22,6 +22,11 @@ app = typer.Typer(no_args_is_help=True, help="List, verify, promote, roll back, 
 
 Releases = Annotated[Path, typer.Option("--releases", help="Folder of releases.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+Wait = Annotated[
+    list[str] | None,
+    typer.Option(help="HOST:PORT of a gateway: return once it answers with the release; repeatable."),
+]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for the gateways.", min=0)]
 RELEASES = Path("releases")
 _SIDE = ("shoppers", "searches", "outcomes")
 
@@ -128,11 +133,8 @@ def verify(release: str, releases: Releases = RELEASES, as_json: Json = False) -
 def promote(
     name: str,
     releases: Releases = RELEASES,
-    wait: Annotated[
-        list[str] | None,
-        typer.Option(help="HOST:PORT of a gateway: return once it answers with the release; repeatable."),
-    ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the gateways.", min=0)] = 120.0,
+    wait: Wait = None,
+    timeout: Timeout = 120.0,
     as_json: Json = False,
 ) -> None:
     """Make a release the champion, after verifying it."""
@@ -145,11 +147,8 @@ def promote(
 @app.command()
 def rollback(
     releases: Releases = RELEASES,
-    wait: Annotated[
-        list[str] | None,
-        typer.Option(help="HOST:PORT of a gateway: return once it answers with the release; repeatable."),
-    ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the gateways.", min=0)] = 120.0,
+    wait: Wait = None,
+    timeout: Timeout = 120.0,
     as_json: Json = False,
 ) -> None:
     """Make the previous champion the champion again, after verifying it."""

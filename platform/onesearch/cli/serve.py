@@ -14,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from onesearch.cli._options import Certify
 from onesearch.cli._output import err, out, print_json
 from onesearch.errors import UsageError
 from onesearch.kafka.opening import SERVERS_VARIABLE
@@ -43,14 +44,7 @@ def serve(
         int | None, typer.Option(help="Triton's gRPC port; 0: a free one.", min=0, max=65535)
     ] = None,
     beams: Annotated[int | None, typer.Option(help="Beams of a search.", min=1, max=3840)] = None,
-    certify: Annotated[
-        int | None,
-        typer.Option(
-            help="Begin narrow, and widen only until so many of the best SIDs are proven; 0: all beams.",
-            show_default="of the release",
-            min=0,
-        ),
-    ] = None,
+    certify: Certify = None,
     processes: Annotated[
         str | None,
         typer.Option(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 
 import numpy as np
@@ -27,6 +27,11 @@ from onesearch.errors import ArtifactError, UsageError
 ORACLE, RANDOM = "oracle", "random"
 _NEEDS, _RANDOM_ROW = 20, 21  # streams of random numbers
 _BATCH = 256
+
+
+def day_of(number: int) -> date:
+    """The date of a day after the logged year, 0 the first."""
+    return (START + timedelta(days=DAYS + number)).date()
 
 
 @dataclass(frozen=True)

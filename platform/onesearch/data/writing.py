@@ -16,6 +16,7 @@ from typing import IO, Any, Self
 
 import polars as pl
 
+from onesearch._files import sync
 from onesearch.data.schemas import TABLE_NAMES, TableName, schema
 from onesearch.data.store import FORMAT_NAME, FORMAT_VERSION, MANIFEST, Store
 from onesearch.errors import OneSearchError, UsageError
@@ -156,11 +157,11 @@ class StoreWriter:
             "tables": self._parts,
         }
         before = _current_data(self.path)
-        _sync_folder(self._data)
+        sync(self._data)
         draft = self.path / f"{MANIFEST}.{self._data.name}"
         _write_file(draft, json.dumps(manifest, ensure_ascii=False, indent=1).encode())
         draft.replace(self.path / MANIFEST)
-        _sync_folder(self.path)
+        sync(self.path)
         self._sweep(keep=self._data.name, also=before)
 
     def _sweep(self, keep: str | None, also: str | None = None) -> None:
@@ -196,14 +197,6 @@ def _write_file(path: Path, content: memoryview | bytes) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise _cannot_write(path, error) from error
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _cannot_write(path: Path, error: OSError) -> OneSearchError:

@@ -8,11 +8,11 @@ returns rows.
 from __future__ import annotations
 
 import tempfile
-from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from onesearch._points import points
 from onesearch.config import load_config
 from onesearch.data.importers.demo import DemoSize, store_or_demo
 from onesearch.errors import UsageError
@@ -46,7 +46,7 @@ def run(
         R@10 (khqe) or HR@10 (museq) against the row named in ``against``, ``low``, ``high`` (95 %, paired
         bootstrap over ``queries``)}, and what a study says beside.
     """
-    known = {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
+    known = points(GROUP)
     for name in studies:
         if name not in known:
             raise UsageError(

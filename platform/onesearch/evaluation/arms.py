@@ -10,7 +10,6 @@ import numpy as np
 from onesearch.compiling.runtime import Runtime
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.evaluation.baselines import Ranker
-from onesearch.index import Candidates
 from onesearch.progress import Progress
 from onesearch.releases.release import Release
 from onesearch.serving.pipeline import Pipeline, Retrieved
@@ -113,12 +112,9 @@ def _first(
     retrieved: Retrieved,
 ) -> list[np.ndarray]:
     """The items that a page shows, best first, of each query."""
-    found: Candidates = retrieved.candidates
     if not arm.reranked:
-        return [row[row >= 0][:SHOWN] for row in found.items]
-    order, _, _ = pipeline.rank(queries, states, retrieved)
-    rows = np.take_along_axis(found.items, order.astype(np.int64), axis=1)
-    return [row[row >= 0][:SHOWN] for row in rows]
+        return [row[row >= 0][:SHOWN] for row in retrieved.candidates.items]
+    return [row[:SHOWN] for row in pipeline.ranked(queries, states, retrieved)]
 
 
 def recall_hash(release: Release) -> str:

@@ -11,7 +11,7 @@ import polars as pl
 from onesearch.errors import DataError, UsageError
 from onesearch.evaluation.metrics import Relevant
 from onesearch.evaluation.propensity import Logged
-from onesearch.evaluation.searches import Searches
+from onesearch.evaluation.searches import Searches, parquet_rows
 from onesearch.training.attribution import exposures
 
 COLUMNS = (
@@ -41,12 +41,7 @@ def read_log(path: Path, item_ids: Sequence[str], sample: int | None = None, see
         UsageError: no such file, or it shows nothing in searches.
         DataError: a column is missing or does not fit.
     """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
-    try:
-        rows = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: not a Parquet file ({error})") from error
+    rows = parquet_rows(path)
     missing = [name for name in COLUMNS if name not in rows.columns]
     if missing:
         raise DataError(f"{path}: column '{missing[0]}' is missing; format log has {', '.join(COLUMNS)}")

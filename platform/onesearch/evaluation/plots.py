@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onesearch.errors import OneSearchError
 from onesearch.evaluation.evaluating import Evaluation
 from onesearch.evaluation.systems import OWN, UNPERSONALISED
+from onesearch.figures import new_figure, write_png
 
 SHOWN = ("R@10", "HR@10", "MRR@10", "NDCG@10", "R@100", "R@350")
 _OWN_COLOUR, _OTHER_COLOUR = "#0b6e4f", "#8a8f98"
@@ -14,14 +14,8 @@ _OWN_COLOUR, _OTHER_COLOUR = "#0b6e4f", "#8a8f98"
 
 def plot(evaluation: Evaluation, path: Path) -> Path:
     """Write a PNG: one panel a metric, one line a system, its 95 % interval around its mean."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise OneSearchError("plots need matplotlib: pip install 'onesearch[train]'") from error
     names = list(evaluation.runs)
-    figure = Figure(figsize=(11, 1.6 + 0.34 * 2 * len(names)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 1.6 + 0.34 * 2 * len(names))
     axes = figure.subplots(2, 3, sharey=True).ravel()
     for axis, metric in zip(axes, SHOWN, strict=True):
         for at, name in enumerate(names):
@@ -53,12 +47,4 @@ def plot(evaluation: Evaluation, path: Path) -> Path:
         x=0.01,
         ha="left",
     )
-    draft = path.with_suffix(".tmp.png")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(draft, dpi=140)
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise OneSearchError(f"{path}: the plot cannot be written ({error})") from error
-    return path
+    return write_png(figure, path)

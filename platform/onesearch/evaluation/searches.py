@@ -132,14 +132,19 @@ def _searches(found: pl.DataFrame, skipped: int) -> Searches:
     return Searches(queries, users, relevant, found["moment"].to_numpy(), missing, skipped)
 
 
-def _read(path: Path, form: str) -> pl.DataFrame:
-    """Columns query, item_id, user_id (str), grade (f64) and moment (i64); every row checked."""
+def parquet_rows(path: Path) -> pl.DataFrame:
+    """The rows of a Parquet file. Raises UsageError where there is none, DataError where it is not one."""
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
     try:
-        rows = pl.read_parquet(path)
+        return pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{path}: not a Parquet file ({error})") from error
+
+
+def _read(path: Path, form: str) -> pl.DataFrame:
+    """Columns query, item_id, user_id (str), grade (f64) and moment (i64); every row checked."""
+    rows = parquet_rows(path)
     wanted = _COLUMNS[form]
     for column in wanted:
         if column not in rows.columns and column not in _OPTIONAL.get(form, ()):

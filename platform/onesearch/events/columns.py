@@ -20,9 +20,7 @@ from onesearch.events.messages import (
     read_change,
 )
 from onesearch.events.proto import events_pb2 as pb
-
-FUTURE_LIMIT_S = 86_400
-"""Seconds that an event may lie ahead of the clock of whoever reads it."""
+from onesearch.shoppers.events import FUTURE_LIMIT_S
 
 
 class Refused(NamedTuple):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 from zlib import crc32
 
+from onesearch._files import sync
 from onesearch.errors import OneSearchError, UsageError
 from onesearch.kafka.contract import Record
 
@@ -172,11 +173,7 @@ class Spool:
             # In the one that is being read no more is written than what was there when it was opened.
             self._writing = self._path(number).open("ab")
             self._segments.append(number)
-            handle = os.open(self.folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync(self.folder)
         return self._writing
 
     def _close_segment(self) -> None:

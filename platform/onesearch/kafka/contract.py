@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from onesearch._closing import Closing
 from onesearch.config import KafkaConfig
 from onesearch.errors import ServingError
 
@@ -86,7 +86,7 @@ class Failure(NamedTuple):
     lasting: bool = False
 
 
-class Producer(ABC):
+class Producer(Closing):
     """Sends messages; acknowledged by all replicas in sync, in order, none twice while it lives."""
 
     @abstractmethod
@@ -97,23 +97,11 @@ class Producer(ABC):
         in time may be there all the same.
         """
 
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of the connections; a second time does nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 Told = Callable[[list[Partition]], None]
 
 
-class Consumer(ABC):
+class Consumer(Closing):
     """Reads messages. Nothing is committed but by :meth:`commit`. One thread at a time."""
 
     @abstractmethod
@@ -161,16 +149,8 @@ class Consumer(ABC):
     def close(self) -> None:
         """Leave the group, let go of the connections; a second time does nothing."""
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Admin(ABC):
+class Admin(Closing):
     """Looks after topics."""
 
     @abstractmethod
@@ -185,18 +165,6 @@ class Admin(ABC):
     @abstractmethod
     def delete(self, names: Sequence[str]) -> None:
         """Delete topics. Raises KafkaError."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of the connections; a second time does nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Client(ABC):

@@ -27,6 +27,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from onesearch import config as configuration
+from onesearch._files import sync
 from onesearch.contracts.offers import ROLES, Learner, Offer, Role, Server, ServingContext
 from onesearch.contracts.tokenizer import TokenizerServer
 from onesearch.errors import ArtifactError, ConfigError, OneSearchError, PluginError, UsageError
@@ -207,9 +208,9 @@ def write_release(
         )
         manifest.write(draft)
         for path in [*files_of(draft), "manifest.json", "manifest.sha256"]:
-            _sync(draft / path)
+            sync(draft / path)
         draft.rename(target)
-        _sync(releases)
+        sync(releases)
     except (OSError, shutil.Error) as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise OneSearchError(f"release '{name}' cannot be written to {releases}: {error}") from error
@@ -253,12 +254,3 @@ def _sweep(releases: Path) -> None:
         process = draft.name.split("-")[1]
         if process.isdigit() and not Path(f"/proc/{process}").exists():
             shutil.rmtree(draft, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Make a file, or a folder's entries, outlive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -22,6 +22,7 @@ import numpy as np
 from onesearch.compiling.runtime import Runtime
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import ServingError, UsageError
+from onesearch.figures import new_figure, write_png
 from onesearch.releases.release import Release
 from onesearch.serving import environment, load
 from onesearch.serving.client import Client
@@ -281,11 +282,7 @@ def _descendants(pid: int) -> list[int]:
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write a PNG: searches a second against their time, one point a number of clients."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.5, 4)
     axis = figure.subplots()
     for share, colour in (("p50_ms", "#0b6e4f"), ("p99_ms", "#8a8f98")):
         axis.plot(
@@ -307,10 +304,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     axis.set_yscale("log")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    draft = path.with_suffix(".tmp.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(draft, dpi=140)
-    draft.replace(path)
+    write_png(figure, path)
 
 
 def _main() -> None:

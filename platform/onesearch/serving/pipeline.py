@@ -128,6 +128,14 @@ class Pipeline:
         ranked = steps.rank(self.reward, queries, retrieved.query_vecs, states, retrieved.candidates)
         return ranked.order, ranked.totals, ranked.parts
 
+    def ranked(
+        self, queries: Sequence[str], states: Sequence[ShopperState] | None, retrieved: Retrieved
+    ) -> list[np.ndarray]:
+        """The items that recall found, best first: item numbers i32[≤ K] of each query."""
+        order, _, _ = self.rank(queries, states, retrieved)
+        rows = np.take_along_axis(retrieved.candidates.items, order, axis=1)
+        return [row[row >= 0] for row in rows]
+
     def search(self, request: SearchRequest, state: ShopperState | None = None) -> SearchAnswer:
         """One search from text to items. Raises UsageError for a request out of bounds."""
         self.limits.check(request)

@@ -14,6 +14,7 @@ from onesearch.contracts.tokenizer import Keyword
 from onesearch.errors import UsageError
 from onesearch.index import Filters
 from onesearch.serving.shopper_view import ShopperView
+from onesearch.shoppers.events import FUTURE_LIMIT_S
 
 GUIDES: tuple[str, ...] = get_args(Guide)
 # Tabs and line ends are blanks that people paste; every other control character is a mistake or an attack.
@@ -21,8 +22,6 @@ _BLANKS = str.maketrans("\t\n\r", "   ")
 MAX_FILTER_VALUES = 64
 EXPLAINED_BEAMS = 10
 KEY_BYTES = 8
-FUTURE_LIMIT_S = 86_400
-"""Seconds that a request's own time may lie ahead of ours."""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import Self
 
+from onesearch._closing import Closing
 from onesearch.errors import ArtifactError, OneSearchError, UsageError
 from onesearch.shoppers.events import Event, Tally, fold
 from onesearch.shoppers.packing import unpack
@@ -18,7 +17,7 @@ class StaleError(OneSearchError):
     """Somebody else has written what the writer takes for its own to write."""
 
 
-class StateStore(ABC):
+class StateStore(Closing):
     """States by user id, and marks: named numbers that are written in one step with states.
 
     Threads may share a store. Other processes see what is written at once. All methods raise ServingError
@@ -86,18 +85,6 @@ class StateStore(ABC):
     @abstractmethod
     def count(self) -> int:
         """How many shoppers there are."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of the store; a second time does nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check_writable(self) -> None:
         if self.read_only:

@@ -16,7 +16,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from onesearch.errors import ArtifactError, UsageError
+from onesearch.training.reports import plain_figures
 
 LEDGER = "ledger.json"
 
@@ -57,6 +59,23 @@ class Ledger:
         if record is None or record.inputs != inputs or not (self.folder(stage, inputs) / "out").is_dir():
             return None
         return record
+
+    def run(
+        self, stage: str, inputs: str, work: Callable[[Path, Path], dict[str, Any]]
+    ) -> tuple[StageRecord, bool]:
+        """Do a stage, unless it is done with these inputs: its record, and whether it was.
+
+        ``work`` is given the folders of :meth:`begin`, and returns the stage's figures.
+        """
+        record = self.done(stage, inputs)
+        if record is not None:
+            return record, True
+        folders = self.begin(stage, inputs)
+        began = time.monotonic()
+        figures = plain_figures(work(*folders))
+        record = StageRecord(inputs=inputs, seconds=round(time.monotonic() - began, 2), figures=figures)
+        self.finish(stage, record)
+        return record, False
 
     def begin(self, stage: str, inputs: str) -> tuple[Path, Path]:
         """Folders for checkpoints (kept from an interrupted run) and for output (empty).

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -55,7 +56,7 @@ from onesearch.training.personal import NothingPersonal, personalisation
 from onesearch.training.phases import first_of, judge, prefer
 from onesearch.training.plan import AGAIN, PERSONAL, REFRESH, phases_of, plan, stages_of
 from onesearch.training.pseudo import attribute_values
-from onesearch.training.reports import StageReport, brief, plain_figures
+from onesearch.training.reports import StageReport, brief
 from onesearch.training.workshop import Workshop
 from onesearch.vocabulary import Vocabulary
 
@@ -176,24 +177,15 @@ class _Training(Workshop):
     def _stage(self, stage: str, run: Callable[[str, Path, Path], dict[str, Any]]) -> None:
         inputs = self.inputs[stage]
         self.outs[stage] = self.ledger.folder(stage, inputs) / "out"
-        record = self.ledger.done(stage, inputs)
-        resumed = record is not None
-        if record is None:
-            checkpoints, draft = self.ledger.begin(stage, inputs)
-            began = time.monotonic()
-            try:
-                figures = run(stage, checkpoints, draft)
-                record = StageRecord(
-                    inputs=inputs, seconds=round(time.monotonic() - began, 2), figures=plain_figures(figures)
-                )
-                self.ledger.finish(stage, record)
-            except OSError as error:
-                raise OneSearchError(f"stage {stage}: {error}") from error
-            except Exception as error:
-                # polars, safetensors and tokenizers tell of a full disk in exceptions of their own.
-                if isinstance(error, OneSearchError) or "(os error " not in str(error):
-                    raise
-                raise OneSearchError(f"stage {stage}: {self.work}: {error}") from error
+        try:
+            record, resumed = self.ledger.run(stage, inputs, partial(run, stage))
+        except OSError as error:
+            raise OneSearchError(f"stage {stage}: {error}") from error
+        except Exception as error:
+            # polars, safetensors and tokenizers tell of a full disk in exceptions of their own.
+            if isinstance(error, OneSearchError) or "(os error " not in str(error):
+                raise
+            raise OneSearchError(f"stage {stage}: {self.work}: {error}") from error
         self.reports.append(StageReport(stage, record.seconds, record.figures, resumed))
         known = " (done before)" if resumed else ""
         self.progress.say(f"{stage}: {record.seconds:.1f} s{known}  {brief(record.figures)}".rstrip())

@@ -16,6 +16,8 @@ from onesearch.config import Config, Section
 from onesearch.progress import Progress
 
 if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
     from onesearch.training.run import Trained
 
 DATABASE = "mlflow.db"
@@ -50,14 +52,10 @@ def record(trained: Trained, config: Config, releases: Path, progress: Progress)
         return None
     release = trained.release
     try:
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
         from mlflow.entities import Metric, Param, RunTag
-        from mlflow.tracking import MlflowClient
 
         with progress.task("recording the run"):
-            uri = settings.uri or f"sqlite:///{(releases / DATABASE).resolve()}"
-            client = MlflowClient(tracking_uri=uri)
+            uri, client = connect(settings, releases)
             found = client.get_experiment_by_name(settings.experiment)
             artifacts = None if settings.uri else (releases / ".mlflow").resolve().as_uri()
             experiment = (
@@ -92,6 +90,16 @@ def record(trained: Trained, config: Config, releases: Path, progress: Progress)
         return None
     progress.say(f"recorded as run {run} ({uri})")
     return str(run)
+
+
+def connect(settings: TrackingConfig, releases: Path) -> tuple[str, MlflowClient]:
+    """Where runs of a folder of releases are kept, and a client for it. Raises ImportError without MLflow."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    from mlflow.tracking import MlflowClient
+
+    uri = settings.uri or f"sqlite:///{(releases / DATABASE).resolve()}"
+    return uri, MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def numbers(name: str, value: Any, step: int = 0) -> Iterator[tuple[str, float, int]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from onesearch import _points
 from onesearch.config import load_config
 from onesearch.data.store import Store
 from onesearch.data.writing import StoreWriter
@@ -22,7 +23,7 @@ def study(store: Store, config: Any, work: Path, passes: int, progress: Any) -> 
 @pytest.fixture(autouse=True)
 def studies(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [SimpleNamespace(name=name, load=lambda: study) for name in ("museq", "khqe-tables")]
-    monkeypatch.setattr(ablation, "entry_points", lambda group: points)
+    monkeypatch.setattr(_points, "entry_points", lambda group: points if group == ablation.GROUP else ())
 
 
 @pytest.fixture

@@ -162,7 +162,7 @@ import os, shutil, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from onesearch.releases import release
-release._sync = lambda path: os.kill(os.getpid(), 9)
+release.sync = lambda path: os.kill(os.getpid(), 9)
 from conftest import parse_config, plugins_of, ROLES
 config = parse_config("".join('[%s]\\nname = "part"\\n' % role for role in ROLES), plugins=plugins_of())
 release.write_release(Path({str(releases)!r}), "cut", Path({str(source)!r}), config)

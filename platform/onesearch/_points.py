@@ -1,4 +1,4 @@
-"""Entry points that add to the command line, and what they say of themselves without being imported."""
+"""Entry points by which installed parts add to the core, and what they say of themselves unimported."""
 
 from __future__ import annotations
 
