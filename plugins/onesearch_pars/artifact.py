@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 from onesearch.errors import ArtifactError
+from onesearch.index import CatalogueIndex
 from onesearch.shoppers.tastes import Tastes
 from safetensors.numpy import load_file, save_file
 
 from onesearch_pars.counts import Counts
 from onesearch_pars.evidence import Evidence
-from onesearch_pars.features import FEATURES, RELEVANT, Fields
+from onesearch_pars.features import FEATURES, RELEVANT, FeatureMaker, Fields, categories_of
 from onesearch_pars.score import Relevance
+from onesearch_pars.text import Analyser
 from onesearch_pars.tuning import PARTS
 
 ABOUT, ARRAYS = "relevance.json", "relevance.safetensors"
@@ -36,6 +38,18 @@ class Fitted:
     fields: Fields
     evidence: Evidence
     tastes: Tastes
+
+    def maker(self, index: CatalogueIndex) -> FeatureMaker:
+        """Features over the catalogue that this was fitted on, or was carried over to."""
+        return FeatureMaker(
+            Analyser(self.language),
+            self.fields,
+            self.evidence,
+            self.tastes,
+            index.vectors,
+            index.popularity,
+            categories_of(index.items),
+        )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays to save."""

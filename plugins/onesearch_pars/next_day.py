@@ -17,8 +17,9 @@ import polars as pl
 from onesearch.compiling.runtime import Runtime
 from onesearch.data.simulation import SimulatedShoppers
 from onesearch.data.store import Store
-from onesearch.errors import OneSearchError, UsageError
+from onesearch.errors import UsageError
 from onesearch.evaluation.arms import Arm, Asked, Releases
+from onesearch.figures import new_figure, write_png
 from onesearch.progress import Progress, SilentProgress
 from onesearch.releases.release import Release
 from onesearch.serving.pipeline import Pipeline
@@ -28,12 +29,10 @@ from onesearch.training.impressions import Impressions, impressions_of
 from onesearch.training.split import slice_start
 
 from onesearch_pars.baseline import click_baseline
-from onesearch_pars.features import FeatureMaker, categories_of
 from onesearch_pars.measures import auc, calibration, consistency, table_error, told
 from onesearch_pars.pars_learner import ParsLearner
 from onesearch_pars.samples import Rows, impression_rows
 from onesearch_pars.space import FeatureSpace
-from onesearch_pars.text import Analyser
 
 TOWERS = ("ctr", "cvr", "ctcvr")
 _VALID = 0.1
@@ -139,16 +138,9 @@ class _Told:
 def _rows(asked: Impressions, release: Release, learner: ParsLearner, progress: Progress) -> _Told:
     assert learner.fitted is not None, "a learner that was loaded is fitted"
     own, index = learner.fitted.listwise, release.index
-    maker = FeatureMaker(
-        Analyser(own.language),
-        own.fields,
-        own.evidence,
-        own.tastes,
-        index.vectors,
-        index.popularity,
-        categories_of(index.items),
+    rows = impression_rows(
+        asked, own.maker(index), own.tastes, FeatureSpace(index.items, index.vectors), progress
     )
-    rows = impression_rows(asked, maker, own.tastes, FeatureSpace(index.items, index.vectors), progress)
     midnight = (int(asked.times.max()) // 86_400) * 86_400
     later = asked.times >= midnight
     return _Told(rows, np.flatnonzero(~later), np.flatnonzero(later))
@@ -213,27 +205,13 @@ def _figures(
 
 def draw(tables: dict[str, list[dict[str, float]]], path: Path, title: str) -> Path:
     """Write a PNG: a panel a tower, observed against predicted rates, tenth by tenth, both logarithmic."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise OneSearchError("plots need matplotlib: pip install 'onesearch[train]'") from error
-    figure = Figure(figsize=(11, 3.9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 3.9)
     panels = np.atleast_1d(figure.subplots(1, len(tables)))
     for axis, (tower, table) in zip(panels, tables.items(), strict=True):
         _panel(axis, tower, table)
     panels[0].set_ylabel("observed rate")
     figure.suptitle(f"{title} (tenths of the predictions, 95 % intervals)", fontsize=11, x=0.01, ha="left")
-    draft = path.with_suffix(".tmp.png")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(draft, dpi=140)
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise OneSearchError(f"{path}: the plot cannot be written ({error})") from error
-    return path
+    return write_png(figure, path)
 
 
 def _panel(axis: Any, tower: str, table: Sequence[dict[str, float]]) -> None:

@@ -19,11 +19,10 @@ from pydantic import BaseModel
 
 from onesearch_pars.artifact import PARS_ARRAYS, FittedPars
 from onesearch_pars.config import RelevanceConfig
-from onesearch_pars.features import FeatureMaker, categories_of
+from onesearch_pars.features import FeatureMaker
 from onesearch_pars.newcomers import NO_TEXTS, Texts, carried, counted
 from onesearch_pars.samples import MATCHING_COLUMNS, RELEVANT_COLUMNS, TASTE_COLUMNS
 from onesearch_pars.space import FeatureSpace, log_popularity, stacked
-from onesearch_pars.text import Analyser
 from onesearch_pars.tower_graph import FILE as GRAPH
 from onesearch_pars.tuning import PARTS, RELEVANCE_FACTOR
 
@@ -82,16 +81,7 @@ class ParsServer(RewardServer):
         config: RelevanceConfig,
         texts: Texts,
     ) -> Self:
-        own = fitted.listwise
-        maker = FeatureMaker(
-            Analyser(own.language),
-            own.fields,
-            own.evidence,
-            own.tastes,
-            index.vectors,
-            index.popularity,
-            categories_of(index.items),
-        )
+        maker = fitted.listwise.maker(index)
         space = FeatureSpace(index.items, index.vectors, index.keys)
         return cls(fitted, maker, space, index.popularity, towers, config, texts)
 

@@ -16,9 +16,8 @@ from pydantic import BaseModel
 
 from onesearch_pars.artifact import ARRAYS, Fitted
 from onesearch_pars.config import RelevanceConfig
-from onesearch_pars.features import FEATURES, PARTS, FeatureMaker, categories_of
+from onesearch_pars.features import FEATURES, PARTS, FeatureMaker
 from onesearch_pars.newcomers import NO_TEXTS, Texts, carried
-from onesearch_pars.text import Analyser
 
 _PART_OF = np.array([[feature.part == part for part in PARTS] for feature in FEATURES], dtype=np.float32)
 
@@ -55,16 +54,7 @@ class RelevanceServer(RewardServer):
 
     @classmethod
     def _over(cls, index: CatalogueIndex, fitted: Fitted, config: RelevanceConfig, texts: Texts) -> Self:
-        maker = FeatureMaker(
-            Analyser(fitted.language),
-            fitted.fields,
-            fitted.evidence,
-            fitted.tastes,
-            index.vectors,
-            index.popularity,
-            categories_of(index.items),
-        )
-        return cls(fitted, maker, config, texts)
+        return cls(fitted, fitted.maker(index), config, texts)
 
     def score(
         self,
