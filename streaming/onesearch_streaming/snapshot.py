@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from onesearch.catalogue.changes import Change
@@ -37,16 +39,33 @@ def snapshot(
     Raises ArtifactError where the version cannot be read, UsageError where the target is no store.
     """
     rows = read_log(log, version, _BEGINNING).sort("ts", "event_id").collect()
+    items = {} if changes is None else {"items": changed_items(base.items(), changes)}
+    notes = {"snapshot": {"base": base.fingerprint(), "log_version": version}}
+    return derived(base, target, notes, replaced=items, added={"interactions": rows})
+
+
+def derived(
+    base: Store,
+    target: Path | str,
+    notes: Mapping[str, dict[str, Any]],
+    replaced: Mapping[str, pl.DataFrame] | None = None,
+    added: Mapping[str, pl.DataFrame] | None = None,
+) -> Store:
+    """Write a store like another one: some tables replaced, rows added to some, the others linked.
+
+    Its notes are those of the base, and ``notes``.
+    """
+    replaced, added = replaced or {}, added or {}
     with StoreWriter(target, base.source, base.simulated) as writer:
         for table in TABLE_NAMES:
-            if table == "items" and changes is not None:
-                writer.write(table, changed_items(base.items(), changes))
+            if table in replaced:
+                writer.write(table, replaced[table])
             else:
                 writer.adopt(table, base)
-        writer.write("interactions", rows)
-        for name in base.manifest.get("extra", {}):
-            writer.note(name, base.extra(name))
-        writer.note("snapshot", {"base": base.fingerprint(), "log_version": version})
+            if table in added:
+                writer.write(table, added[table])
+        for name, document in (base.manifest.get("extra", {}) | dict(notes)).items():
+            writer.note(name, document)
     return Store.open(target)
 
 

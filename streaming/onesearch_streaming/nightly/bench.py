@@ -19,7 +19,7 @@ import polars as pl
 from onesearch.config import parse_config
 from onesearch.data.demo.world import START
 from onesearch.data.importers.demo import DemoSize, store_or_demo
-from onesearch.data.simulation import SimulatedShoppers
+from onesearch.data.simulation import SimulatedShoppers, day_of
 from onesearch.data.store import Store
 from onesearch.progress import Progress
 from onesearch.releases.registry import Registry
@@ -36,7 +36,6 @@ from onesearch_streaming.nightly.settings import DataLimits, NightlySettings
 from onesearch_streaming.nightly.simulated import (
     ServedDay,
     answers,
-    day_of,
     expected_orders,
     lift_of,
     serve_day,

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 from onesearch.data.importers.demo import DemoSize, store_or_demo
+from onesearch.data.simulation import day_of
 from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
 
 from onesearch_streaming.nightly.bench import NIGHT_CONFIG, WARM_DAYS, LearningShop
-from onesearch_streaming.nightly.simulated import day_of
 
 
 def bench_kills(kills: int, seed: int, progress: Progress, searches: int = 300) -> dict[str, Any]:

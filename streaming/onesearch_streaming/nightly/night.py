@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -36,8 +35,7 @@ from onesearch.releases.manifest import Manifest
 from onesearch.releases.registry import Registry
 from onesearch.releases.release import Release
 from onesearch.shoppers.log import EventLog
-from onesearch.training.ledger import Ledger, StageRecord, hash_of, locked
-from onesearch.training.reports import plain_figures
+from onesearch.training.ledger import Ledger, hash_of, locked
 
 from onesearch_streaming.nightly.challenger import train_challenger
 from onesearch_streaming.nightly.data_checks import Judged, check_ahead, check_catalogue, judge_days
@@ -192,17 +190,10 @@ class _Night:
     # -- running one step ------------------------------------------------------------------------------------
 
     def _step(self, name: str, inputs: str, run: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-        record = self.ledger.done(name, inputs)
-        known = record is not None
-        if record is None:
-            _, draft = self.ledger.begin(name, inputs)
-            began = time.monotonic()
-            try:
-                figures = plain_figures(run(draft))
-            except OSError as error:
-                raise OneSearchError(f"night {self.night}, step {name}: {error}") from error
-            record = StageRecord(inputs=inputs, seconds=round(time.monotonic() - began, 2), figures=figures)
-            self.ledger.finish(name, record)
+        try:
+            record, known = self.ledger.run(name, inputs, lambda _, draft: run(draft))
+        except OSError as error:
+            raise OneSearchError(f"night {self.night}, step {name}: {error}") from error
         self.seconds[name] = record.seconds
         self.progress.say(f"{name}: {record.seconds:.1f} s{' (done before)' if known else ''}")
         return record.figures

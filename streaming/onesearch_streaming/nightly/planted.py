@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from onesearch.data.simulation import SimulatedShoppers
+from onesearch.data.simulation import SimulatedShoppers, day_of
 
 from onesearch_streaming.nightly.damage import KINDS, Kind
 from onesearch_streaming.nightly.data_checks import check_catalogue, check_day
 from onesearch_streaming.nightly.days import catalogue_figures, day_figures
 from onesearch_streaming.nightly.settings import DataLimits
-from onesearch_streaming.nightly.simulated import day_of, keyword_day
+from onesearch_streaming.nightly.simulated import keyword_day
 from onesearch_streaming.nightly.verdict import Check, refusals
 
 STRENGTHS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onesearch.errors import OneSearchError
+from onesearch.figures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,13 +112,7 @@ def _between(check: Mapping[str, Any]) -> float:
 
 
 def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Figure, list[Axes]]:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise OneSearchError("plots need matplotlib: pip install 'onesearch[train]'") from error
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height)
     return figure, list(np.asarray(figure.subplots(rows, columns, squeeze=False)).ravel())
 
 

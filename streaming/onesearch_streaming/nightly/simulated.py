@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
 from onesearch.data.demo.behaviour import PAGE, SEARCH_FADE
 from onesearch.data.demo.catalogue import DAYS
 from onesearch.data.demo.logs import keyword_engine
-from onesearch.data.demo.world import START
 from onesearch.data.simulation import Requests, SimulatedShoppers
 from onesearch.evaluation.metrics import Estimate
 from onesearch.progress import Progress
@@ -25,11 +23,6 @@ LISTED = 2 * PAGE
 BATCH = 32
 SECOND_PAGE = 0.3
 """Share of the simulated shoppers who read on to the second page."""
-
-
-def day_of(number: int) -> date:
-    """The date of a day after the logged year, 0 the first."""
-    return (START + timedelta(days=DAYS + number)).date()
 
 
 @dataclass
@@ -59,9 +52,8 @@ def answers(
             queries = [one.query for one in asked[at]]
             known = states.states_before(users[at], moments[at])
             found = pipeline.candidates(queries, known)
-            order, _, _ = pipeline.rank(queries, known, found)
-            best = np.take_along_axis(found.candidates.items, order, axis=1)
-            made += [[ids[item] for item in row[row >= 0][:wide].tolist()] for row in best]
+            best = pipeline.ranked(queries, known, found)
+            made += [[ids[item] for item in row[:wide].tolist()] for row in best]
             task.advance(len(queries))
     return made
 

@@ -6,7 +6,6 @@ that serves, ``challenger`` at the newest, whatever became of it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from onesearch.progress import Progress
 from onesearch.releases.release import Release
 from onesearch.training.reports import StageReport
 from onesearch.training.run import Trained
-from onesearch.training.tracking import DATABASE, TrackingConfig, record
+from onesearch.training.tracking import TrackingConfig, connect, record
 
 MODEL = "onesearch"
 _NIGHT = "onesearch.night"
@@ -38,11 +37,7 @@ def record_night(
     if release is None or not settings.enabled:
         return None
     try:
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        from mlflow.tracking import MlflowClient
-
-        uri = settings.uri or f"sqlite:///{(releases / DATABASE).resolve()}"
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        _, client = connect(settings, releases)
         tag = f"{about['night']} {about['challenger']['content'][:12]}"
         run = _run_of(client, settings.experiment, tag)
         if run is None:

@@ -6,15 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
-from onesearch.data.schemas import TABLE_NAMES
 from onesearch.data.store import Store
-from onesearch.data.writing import StoreWriter
 
-if TYPE_CHECKING:
-    from onesearch_streaming.nightly.settings import NightlySettings
+from onesearch_streaming.nightly.settings import NightlySettings
+from onesearch_streaming.snapshot import derived
 
 
 @dataclass(frozen=True)
@@ -80,13 +78,4 @@ def learnt_from(events: pl.LazyFrame, window: Window, attribution: timedelta) ->
 def write_night_store(path: Path, base: Store, events: pl.LazyFrame, about: dict[str, Any]) -> Store:
     """A store of the base's catalogue, shoppers and judgements, and of these events, in order of time."""
     rows = events.sort("ts", "event_id").collect(engine="streaming")
-    with StoreWriter(path, base.source, base.simulated) as writer:
-        for table in TABLE_NAMES:
-            if table == "interactions":
-                writer.write(table, rows)
-            else:
-                writer.write(table, base.scan(table).collect())
-        writer.note("night", about)
-        for name, document in base.manifest.get("extra", {}).items():
-            writer.note(name, document)
-    return Store.open(path)
+    return derived(base, path, {"night": about}, replaced={"interactions": rows})
