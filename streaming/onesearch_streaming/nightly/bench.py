@@ -92,8 +92,8 @@ def run(
     began = time.monotonic()
     with _folder(work) as folder:
         if cost:
-            answer = night_costs(folder, store, FIRST_CONFIG, config or NIGHT_CONFIG, searches, seed, told)
-            return answer | {"took_s": round(time.monotonic() - began, 1)}
+            costs = night_costs(folder, store, FIRST_CONFIG, config or NIGHT_CONFIG, searches, seed, told)
+            return costs | {"took_s": round(time.monotonic() - began, 1)}
         base = store_or_demo(store, folder, told, DemoSize.small)
         shoppers = SimulatedShoppers.open(base)
         answer: dict[str, Any] = {"simulated": True, "seed": seed}
