@@ -10,7 +10,7 @@ from pathlib import Path
 
 from onesearch_seq2seq.native.build import LIBRARY
 
-VERSION = 2
+VERSION = 3
 ROOM = 1024
 
 
