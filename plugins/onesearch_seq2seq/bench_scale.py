@@ -88,8 +88,8 @@ def run(
         for count in sorted(items):
             catalogues.append(_made(count, books))
             task.advance(1, f"{count:,} items")
-        server = _server(size, catalogues[0].live, threads, Path(folder))
-        nothing = np.zeros((1, 0, server.engine.width), np.float32)
+        server, width = _server(size, catalogues[0].live, threads, Path(folder))
+        nothing = np.zeros((1, 0, width), np.float32)
         for number in range(repeats + 2):  # the first two warm up
             ids = random.integers(10, TEXT, (1, tokens)).astype(np.int32)
             prompt = Prompt(ids, np.ones(ids.shape, bool), nothing)
@@ -202,14 +202,15 @@ def _made(count: int, books: tuple[np.ndarray, ...]) -> _Catalogue:
     return _Catalogue(items, live, build_s, insert_ms, memory)
 
 
-def _server(size: str, live: LiveTree, threads: int, folder: Path) -> Seq2SeqServer:
+def _server(size: str, live: LiveTree, threads: int, folder: Path) -> tuple[Seq2SeqServer, int]:
     model, config = random_network(size)
     export(model, config, folder / "network", "int8")
     context = SimpleNamespace(
         vocabulary=SimpleNamespace(levels=LEVELS), runtime=Runtime(threads), index=SimpleNamespace(live=live)
     )
     wanted = config.model_copy(update={"engine": "native"})
-    return Seq2SeqServer.open(folder / "network", context, wanted)  # type: ignore[arg-type]
+    server = Seq2SeqServer.open(folder / "network", context, wanted)  # type: ignore[arg-type]
+    return server, model.dims.width
 
 
 def _row(one: _Catalogue) -> dict[str, Any]:
