@@ -163,17 +163,16 @@ def hierarchical_start(points: Tensor, size: int, generator: torch.Generator) ->
     """
     order = torch.randperm(len(points), generator=generator).to(points.device)
     coarse = max(1, int(size**0.5))
-    sample = points[order[: SAMPLE * coarse]]
     if size < 64 or len(points) < 4 * size:
         return points[order[:size]].clone()
-    centroids = lloyd(sample, sample[:coarse].clone(), 8, generator, refill=False)
+    centroids = lloyd(points, points[order[:coarse]].clone(), 8, generator, refill=False)
     ids, distances = nearest(points, centroids)
     counts = torch.bincount(ids, minlength=coarse)
     error = torch.zeros(coarse, device=points.device).index_add_(0, ids, distances)
     shares = _apportion(error.double().cpu(), counts.cpu(), size)
     parts: list[Tensor] = []
-    groups = points[ids.argsort(stable=True)].split(counts.tolist())
-    for number, own in enumerate(groups):
+    for number in range(coarse):
+        own = points[ids == number]
         wanted = int(shares[number])
         if wanted:
             start = torch.randperm(len(own), generator=generator)[:wanted].to(points.device)
@@ -196,19 +195,14 @@ def _apportion(weights: Tensor, limits: Tensor, total: int) -> Tensor:
 def fit_kmeans(points: Tensor, size: int, iterations: int, generator: torch.Generator) -> Tensor:
     """``size`` centroids f32[K, D] of points f32[N, D], N ≥ size.
 
-    Few points a centroid: a hierarchical start, then Lloyd. Many: four times as many iterations from random
-    points with refilling, all but the last few of them on a sample of :data:`SAMPLE` points a centroid, which
-    is enough to find out where centroids belong.
+    Few points a centroid: a hierarchical start, then Lloyd. Many: iterations are cheap, so four times as
+    many from random points, with refilling.
     """
     if len(points) < MANY * size:
         return lloyd(points, hierarchical_start(points, size, generator), iterations, generator, refill=False)
-    order = torch.randperm(len(points), generator=generator).to(points.device)
-    sample = points[order[: SAMPLE * size]] if len(points) > 2 * SAMPLE * size else points
-    found = lloyd(sample, points[order[:size]].clone(), 4 * iterations, generator)
-    return found if sample is points else lloyd(points, found, SETTLE, generator, refill=False)
+    order = torch.randperm(len(points), generator=generator)[:size].to(points.device)
+    return lloyd(points, points[order].clone(), 4 * iterations, generator)
 
 
-SAMPLE = 20
-"""Points a centroid that show where centroids belong."""
 MANY = 32
 """Points a centroid from which :func:`fit_kmeans` refills."""

@@ -14,7 +14,7 @@ from onesearch_khqe.kmeans import lloyd, quick_search
 def fit_opq(
     residuals: Tensor, sizes: Sequence[int], iterations: int, generator: torch.Generator
 ) -> tuple[Tensor, list[Tensor]]:
-    """Fit a rotation on a sample, and under it one codebook per sub-space on all residuals.
+    """Fit a rotation and one codebook per sub-space.
 
     Starts from the eigenvectors of the residuals, dealt out so that each sub-space gets an equal product of
     eigenvalues, then alternates one k-means step in each sub-space with the orthogonal Procrustes solution
@@ -25,7 +25,7 @@ def fit_opq(
         rotation f32[D, D], a point's code being that of ``x @ rotation``, and per sub-space f32[K, D / M].
     """
     dim = residuals.shape[1]
-    parts, everything = len(sizes), residuals
+    parts = len(sizes)
     if dim % parts:
         raise ConfigError(
             f"tokenizer.khqe.quantiser.opq_sizes: dimension {dim} cannot be cut into {parts} sub-spaces"
@@ -33,16 +33,13 @@ def fit_opq(
     width = dim // parts
     columns = [slice(at * width, (at + 1) * width) for at in range(parts)]
     rotation = _balanced_axes(residuals, parts)
-    if len(residuals) > 2 * SAMPLE * max(sizes):
-        order = torch.randperm(len(residuals), generator=generator)[: SAMPLE * max(sizes)]
-        residuals = residuals[order.to(residuals.device)]
     codebooks: list[Tensor] = []
     for size, own in zip(sizes, columns, strict=True):
         turned = residuals @ rotation[:, own]
         picks = torch.randperm(len(turned), generator=generator)[:size].to(turned.device)
         codebooks.append(lloyd(turned, turned[picks].clone(), FIRST, generator, refill=False))
     search = quick_search(residuals)
-    for _ in range(iterations):
+    for iteration in range(iterations + LAST):
         sums: list[Tensor] = []
         for at, own in enumerate(columns):
             ids, _ = search(codebooks[at] @ rotation[:, own].T)
@@ -50,22 +47,19 @@ def fit_opq(
             moved = (total @ rotation[:, own]) / counts.clamp(min=1)[:, None]
             codebooks[at] = torch.where(counts[:, None] > 0, moved, codebooks[at])
             sums.append(total)
-        cross = torch.cat([total.T @ codebooks[at] for at, total in enumerate(sums)], dim=1)
-        left, _, right = torch.linalg.svd(cross)
-        rotation = left @ right
-    # The last steps leave the rotation alone, so that the codebooks are the means under the final one.
-    for at, own in enumerate(columns):
-        codebooks[at] = lloyd(everything @ rotation[:, own], codebooks[at], LAST, generator, refill=False)
+        # The last steps leave the rotation alone, so that the codebooks are the means under the final one.
+        if iteration < iterations:
+            cross = torch.cat([total.T @ codebooks[at] for at, total in enumerate(sums)], dim=1)
+            left, _, right = torch.linalg.svd(cross)
+            rotation = left @ right
     return rotation, codebooks
 
 
 FIRST = 8
 """Lloyd steps of each sub-space before the first rotation. Without refilling: that would lower the distortion
 by 1 % more and take the codes from where items lie close, so that fewer of them are told apart."""
-LAST = 3
-"""Steps after the last rotation, with all residuals."""
-SAMPLE = 64
-"""Residuals a code that the rotation is fitted on."""
+LAST = 2
+"""Steps after the last rotation."""
 
 
 def _sums(points: Tensor, ids: Tensor, size: int) -> tuple[Tensor, Tensor]:

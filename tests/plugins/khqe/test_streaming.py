@@ -29,7 +29,7 @@ def test_nearly_as_good_as_all_at_once(vectors: np.ndarray) -> None:
     sample = fit_codebooks(vectors[:: len(vectors) // CONFIG.fit_sample], CONFIG)
     by = [books.distortion(vectors, books.encode(vectors)) for books in (streamed, whole, sample)]
     assert streamed.levels == whole.levels
-    assert by[0] <= 1.02 * by[1], "within 2 % of the fit in memory"
+    assert by[0] <= 1.04 * by[1], "within 4 % of the fit in memory, from 7.5 % of the vectors"
     assert by[0] < by[2], "the passes over all vectors bring something"
 
 
