@@ -118,6 +118,9 @@ class ServingConfig(Section):
     processes: Literal["each", "one"] = "each"
     """Processes of the steps of a search. ``each``: one each, led by Triton's ensemble. ``one``: the same
     steps in one process, which is faster on few cores."""
+    gpu: bool = False
+    """Whether the model that holds the generator runs as an instance of the first GPU. What searches there is
+    the generator's own setting (``[generator.seq2seq] engine = "tensorrt"``). See docs/results/gpu.md."""
     host: str = "127.0.0.1"
     """Address that gateway and Triton listen on."""
     port: Port = 0

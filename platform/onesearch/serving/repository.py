@@ -32,12 +32,14 @@ class RepositorySettings:
         max_batch: requests that a model takes at once.
         generator_batch: the same for the generator, whose work grows with the batch on a CPU.
         together: one process runs all steps of a search, instead of one each.
+        gpu: the model that holds the generator is an instance of the first GPU.
     """
 
     threads: int = 2
     max_batch: int = 32
     generator_batch: int = 4
     together: bool = False
+    gpu: bool = False
 
 
 def model_name(release: str, model: str) -> str:
@@ -79,6 +81,9 @@ def build_repository(
     values["release"] = str(_plain_path(release.path, folder, release.name))
     # The folder itself may come later.
     values["catalogue"] = str(_plain_path(catalogue, folder, f"{release.name}-live")) if catalogue else ""
+    values["instance"] = (
+        "count: 1, kind: KIND_GPU, gpus: [ 0 ]" if settings.gpu else "count: 1, kind: KIND_CPU"
+    )
     narrow = ("generator", ENSEMBLE)
     for model in ("tokenizer", ENSEMBLE) if settings.together else (*STEPS, ENSEMBLE):
         name = model_name(release.name, model)
