@@ -115,9 +115,9 @@ class ServingConfig(Section):
     its best SIDs are proven exact; 0: it takes all beams at once. See docs/adaptive.md."""
     threads: int = Field(default=2, ge=0)
     """Threads of a graph's session; 0: every core."""
-    processes: Literal["each", "one"] = "each"
-    """Processes of the steps of a search. ``each``: one each, led by Triton's ensemble. ``one``: the same
-    steps in one process, which is faster on few cores."""
+    processes: Literal["one", "each"] = "one"
+    """Processes of the steps of a search. ``one``: all steps in one. ``each``: one each, led by Triton's
+    ensemble; steps can then run in numbers of their own, and each search pays for the ways between them."""
     gpu: bool = False
     """Whether the model that holds the generator runs as an instance of the first GPU. What searches there is
     the generator's own setting (``[generator.seq2seq] engine = "tensorrt"``). See docs/results/gpu.md."""

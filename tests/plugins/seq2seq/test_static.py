@@ -143,8 +143,9 @@ def test_beams_without_room_are_dropped_with_their_mass(engine, network, world, 
 def test_half_precision_finds_nearly_the_same(precision, network, index, ask):
     prompt, queries = ask
     plain = network(LEVELS).server("fp32", index, "onnx").search(prompt, queries, index.live, 24)
-    found = network(LEVELS).server("fp32", index, "torch", precision=precision)
-    found = found.search(prompt, queries, index.live, 24)
+    server = network(LEVELS).server("fp32", index, "torch", precision=precision)
+    server.engine.tokens = 8  # processors are slow at bf16
+    found = server.search(prompt, queries, index.live, 24)
     shared = [len(np.intersect1d(a[:10], b[:10])) for a, b in zip(found.leaves, plain.leaves, strict=True)]
     assert min(shared) >= 8
     np.testing.assert_allclose(found.log_probs[:, 0], plain.log_probs[:, 0], atol=0.3)
