@@ -6,8 +6,10 @@ By ctypes, so that serving on a GPU needs neither torch nor a package beside Ten
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 from collections.abc import Callable
 from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,7 +46,7 @@ class Cuda:
     """
 
     def __init__(self, runtime: str = "", driver: str = "") -> None:
-        self._runtime = _first((runtime,) if runtime else _RUNTIMES)
+        self._runtime = _first((runtime,) if runtime else (*_RUNTIMES, *packaged()))
         self._driver = _first((driver,) if driver else _DRIVERS)
         self._runtime.cudaGetErrorString.restype = c_char_p
         count = c_int()
@@ -151,6 +153,14 @@ class Recording:
 
     def __del__(self) -> None:
         self.cuda.call("cudaGraphExecDestroy", c_void_p(self.address))
+
+
+def packaged() -> list[str]:
+    """CUDA's runtime as Python packages bring it, which no loader knows of."""
+    spec = importlib.util.find_spec("nvidia")
+    folders = (spec.submodule_search_locations or []) if spec else []
+    found = [path for folder in folders for path in Path(folder).glob("*/lib/libcudart.so.*")]
+    return [str(path) for path in sorted(found, reverse=True)]
 
 
 def _first(names: tuple[str, ...]) -> ctypes.CDLL:

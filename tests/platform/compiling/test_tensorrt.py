@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import re
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
+from onesearch.compiling import cuda
 from onesearch.compiling.cuda import Cuda, CudaError
 from onesearch.compiling.tensorrt import TensorRT, TensorRTError
 from onnx import helper
@@ -60,18 +65,18 @@ def test_a_folder_that_cannot_be_written_to_only_costs_time(tensorrt, fake_gpu, 
 
 
 def test_structures_stay_where_they_are_and_masses_come_with_a_request(tensorrt, fake_gpu, tmp_path):
-    program, cuda = tensorrt.program(model(), tmp_path), fake_gpu.cuda
+    program, gpu = tensorrt.program(model(), tmp_path), fake_gpu.cuda
     structures = [
-        {"structure": cuda.upload(filled(10 * at)), "unused": cuda.upload(filled(0))} for at in (1, 2)
+        {"structure": gpu.upload(filled(10 * at)), "unused": gpu.upload(filled(0))} for at in (1, 2)
     ]
-    masses = [{"mass": cuda.upload(filled(100 * at))} for at in (1, 2)]
+    masses = [{"mass": gpu.upload(filled(100 * at))} for at in (1, 2)]
     for number in range(3):
         for structure, tens in zip(structures, (10, 20), strict=True):
             for mass, hundreds in zip(masses, (100, 200), strict=True):
                 found = program.run({"request": filled(number)}, structure, mass)
                 np.testing.assert_array_equal(found["result"], filled(number + tens + hundreds + 1))
     assert fake_gpu.library.fake_recordings() == 2, "one recording a structure"
-    third = {"structure": cuda.upload(filled(30))}
+    third = {"structure": gpu.upload(filled(30))}
     found = program.run({"request": filled(0)}, third, masses[0])
     np.testing.assert_array_equal(found["result"], filled(131))
     gc.collect()
@@ -81,8 +86,8 @@ def test_structures_stay_where_they_are_and_masses_come_with_a_request(tensorrt,
 def test_memory_goes_with_what_held_it(tensorrt, fake_gpu, tmp_path):
     gc.collect()
     before = fake_gpu.library.fake_allocated()
-    program, cuda = tensorrt.program(model(), tmp_path), fake_gpu.cuda
-    structure, masses = {"structure": cuda.upload(filled(1))}, {"mass": cuda.upload(filled(2))}
+    program, gpu = tensorrt.program(model(), tmp_path), fake_gpu.cuda
+    structure, masses = {"structure": gpu.upload(filled(1))}, {"mass": gpu.upload(filled(2))}
     program.run({"request": filled(0)}, structure, masses)
     assert fake_gpu.library.fake_allocated() == before + 5
     del program, structure, masses
@@ -91,14 +96,25 @@ def test_memory_goes_with_what_held_it(tensorrt, fake_gpu, tmp_path):
 
 
 def test_what_does_not_fit_is_refused(tensorrt, fake_gpu, tmp_path):
-    program, cuda = tensorrt.program(model(), tmp_path), fake_gpu.cuda
-    structure, masses = {"structure": cuda.upload(filled(1))}, {"mass": cuda.upload(filled(2))}
+    program, gpu = tensorrt.program(model(), tmp_path), fake_gpu.cuda
+    structure, masses = {"structure": gpu.upload(filled(1))}, {"mass": gpu.upload(filled(2))}
     with pytest.raises(ValueError, match="float64"):
         program.run({"request": filled(0).astype(np.float64)}, structure, masses)
     with pytest.raises(ValueError, match="4 bytes for 24"):
-        program.run({"request": filled(0)}, structure, {"mass": cuda.upload(np.zeros(1, np.float32))})
+        program.run({"request": filled(0)}, structure, {"mass": gpu.upload(np.zeros(1, np.float32))})
     with pytest.raises(CudaError, match="cudaMalloc: out of memory"):
-        cuda.empty((2**41,), np.int8)
+        gpu.empty((2**41,), np.int8)
+
+
+@pytest.mark.skipif(not cuda.packaged(), reason="no package brings CUDA's runtime")
+def test_the_real_runtime_has_every_function_that_is_called():
+    real = cuda.packaged()[0]
+    library = ctypes.CDLL(real)
+    called = set(re.findall(r'"(cuda[A-Z]\w+)"', Path(cuda.__file__).read_text(encoding="utf-8")))
+    assert len(called) >= 12 and all(hasattr(library, name) for name in called)
+    if not torch.cuda.is_available():
+        with pytest.raises(CudaError, match=r"cudaGetDeviceCount: CUDA|cudaGetDeviceCount: no CUDA"):
+            Cuda(real, real)
 
 
 def test_reasons_are_told():
