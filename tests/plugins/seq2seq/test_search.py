@@ -67,7 +67,7 @@ def test_engine_equals_reference_and_brute_force(engine, case, network, world, m
 
 
 @pytest.mark.parametrize("engine", STATIC)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
 def test_static_graphs_equal_reference_and_brute_force(engine, case, network, world, make_prompt):
     check(engine, case, network, world, make_prompt)
