@@ -21,6 +21,7 @@ ENSEMBLE = "search"
 TOGETHER = "together"
 """The template that stands in for the ensemble and its steps where one process runs them all."""
 CONFIG = "config.pbtxt"
+_ON_CPU, _ON_GPU = "kind: KIND_CPU", "kind: KIND_GPU, gpus: [ 0 ]"
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,6 @@ def build_repository(
     values["release"] = str(_plain_path(release.path, folder, release.name))
     # The folder itself may come later.
     values["catalogue"] = str(_plain_path(catalogue, folder, f"{release.name}-live")) if catalogue else ""
-    values["instance"] = (
-        "count: 1, kind: KIND_GPU, gpus: [ 0 ]" if settings.gpu else "count: 1, kind: KIND_CPU"
-    )
     narrow = ("generator", ENSEMBLE)
     for model in ("tokenizer", ENSEMBLE) if settings.together else (*STEPS, ENSEMBLE):
         name = model_name(release.name, model)
@@ -102,6 +100,8 @@ def build_repository(
             # (The backend's interpreter is isolated: PYTHONDONTWRITEBYTECODE does not reach it.)
             (draft / "1" / "__pycache__").touch()
             text = (draft / CONFIG).read_text(encoding="utf-8")
+            if settings.gpu and model in narrow:
+                text = text.replace(_ON_CPU, _ON_GPU)
             (draft / CONFIG).write_text(Template(text).substitute(own), encoding="utf-8")
             shutil.rmtree(folder / name, ignore_errors=True)
             draft.rename(folder / name)

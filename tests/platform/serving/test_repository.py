@@ -48,21 +48,6 @@ def test_one_process_for_all_steps_has_the_ensembles_tensors(
     assert [tensor.name for tensor in whole.output][len(ensemble.output) :] == ["SPENT", "PACKED"]
 
 
-@pytest.mark.parametrize("together", [False, True])
-@pytest.mark.parametrize("gpu", [False, True])
-def test_what_holds_the_generator_is_an_instance_of_the_gpu(
-    together: bool, gpu: bool, toy_release: Release, tmp_path: Path
-) -> None:
-    names = build_repository(toy_release, tmp_path, RepositorySettings(together=together, gpu=gpu))
-    holder = "toy--search" if together else "toy--generator"
-    for name in names if together else names[:-1]:
-        [group] = _config(tmp_path / name).instance_group
-        wanted = group.KIND_GPU if gpu and name == holder else group.KIND_CPU
-        assert (
-            group.kind == wanted and group.count == 1 and list(group.gpus) == [0] * (gpu and name == holder)
-        )
-
-
 def test_the_ensemble_fits_its_steps(repository: Path) -> None:
     """Every tensor comes from the request or an earlier step, as the next step wants it."""
     ensemble = _config(repository / "toy--search")
