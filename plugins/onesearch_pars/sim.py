@@ -103,7 +103,7 @@ def fit_on_impressions(
         model, curve = fit_towers(rows, train, parts.valid, vectors, config.towers, progress)
         for found, stood in ((rates, False), (placed, True)):
             found[owner == fold] = predict(model, rows, own, vectors, stood)
-        if config.baseline:
+        if config.baseline and len(own):
             with progress.task("fitting LightGBM beside the towers"):
                 _add_baseline(counted, rows, train, parts.valid, own, owner == fold)
         models.append(model)
