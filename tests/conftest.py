@@ -13,6 +13,7 @@ from onesearch.config import KafkaConfig
 from onesearch.errors import OneSearchError
 from onesearch.kafka.broker import Broker, create_topics, get_libraries
 from onesearch.kafka.opening import connect
+from onesearch.kafka.securing import Secured
 
 # On a machine that others use, a test is slow for reasons that are not its own.
 hypothesis_settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -27,7 +28,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     except OneSearchError as error:
         pytest.skip(str(error))
     broker = Broker(tmp_path_factory.mktemp("kafka"))
-    broker.start(port=0)
+    broker.start(port=0, secured=Secured(0, password="correct-horse-battery"))
     yield broker
     broker.stop(signal.SIGKILL)
 

@@ -115,9 +115,9 @@ class ServingConfig(Section):
     its best SIDs are proven exact; 0: it takes all beams at once. See docs/adaptive.md."""
     threads: int = Field(default=2, ge=0)
     """Threads of a graph's session; 0: every core."""
-    processes: Literal["each", "one"] = "each"
-    """Processes of the steps of a search. ``each``: one each, led by Triton's ensemble. ``one``: the same
-    steps in one process, which is faster on few cores."""
+    processes: Literal["one", "each"] = "one"
+    """Processes of the steps of a search. ``one``: all steps in one. ``each``: one each, led by Triton's
+    ensemble; steps can then run in numbers of their own, and each search pays for the ways between them."""
     host: str = "127.0.0.1"
     """Address that gateway and Triton listen on."""
     port: Port = 0

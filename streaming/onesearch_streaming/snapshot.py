@@ -1,47 +1,18 @@
-"""A store of one moment: a base store, the log up to a pinned version, and the catalogue's changes."""
+"""A store of one moment: a base store with other events, and with the catalogue as it was changed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from onesearch.catalogue.changes import Change
-from onesearch.catalogue.log import ChangeLog
 from onesearch.data.schemas import TABLE_NAMES, schema
 from onesearch.data.store import Store
 from onesearch.data.writing import StoreWriter
 
-from onesearch_streaming.nightly.delta import read_log
-
-_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 _TOLD = ("price", "in_stock", "detail_text", "ocr_text", "image_uri")
-
-
-def snapshot(
-    log: Path | str, version: int, base: Store, target: Path | str, changes: ChangeLog | None = None
-) -> Store:
-    """Write a store of all that was known at a version of the log.
-
-    Files of the base that do not change are linked, not copied, so that it costs what the log and the
-    catalogue cost, and not what the base's history does.
-
-    Args:
-        log: the Delta log that ``onesearch ingest`` writes.
-        version: its version; pin it while somebody may vacuum.
-        base: what was there before the log began: its interactions come first. Event ids of the log that the
-            base has, too, are not looked for.
-        target: where; a store that is there is replaced when the new one is whole.
-        changes: of the catalogue; None: it is the base's.
-
-    Raises ArtifactError where the version cannot be read, UsageError where the target is no store.
-    """
-    rows = read_log(log, version, _BEGINNING).sort("ts", "event_id").collect()
-    items = {} if changes is None else {"items": changed_items(base.items(), changes)}
-    notes = {"snapshot": {"base": base.fingerprint(), "log_version": version}}
-    return derived(base, target, notes, replaced=items, added={"interactions": rows})
 
 
 def derived(
@@ -53,7 +24,7 @@ def derived(
 ) -> Store:
     """Write a store like another one: some tables replaced, rows added to some, the others linked.
 
-    Its notes are those of the base, and ``notes``.
+    Files of the base that stay are linked, not copied. Its notes are those of the base, and ``notes``.
     """
     replaced, added = replaced or {}, added or {}
     with StoreWriter(target, base.source, base.simulated) as writer:
@@ -69,9 +40,13 @@ def derived(
     return Store.open(target)
 
 
-def changed_items(items: pl.DataFrame, changes: ChangeLog) -> pl.DataFrame:
-    """A store's items after the changes of a log: those that stay where they were, new ones behind them."""
-    told, _ = changes.since(0)
+def changed_items(items: pl.DataFrame, told: Mapping[str, Change]) -> pl.DataFrame:
+    """A store's items after the changes of a live catalogue: those that stay where they were, new ones behind
+    them.
+
+    Args:
+        told: by item id, what the changes of an item come to.
+    """
     known = set(items["item_id"])
     rows = {row["item_id"]: row for row in items.filter(pl.col("item_id").is_in(list(told))).to_dicts()}
     gone = [item_id for item_id, change in told.items() if change.action == "withdraw"]

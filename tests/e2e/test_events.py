@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import grpc
 import polars as pl
 import pytest
+from onesearch.cli.main import main
 from onesearch.config import KafkaConfig
 from onesearch.errors import UsageError
 from onesearch.kafka.broker import create_topics
@@ -21,6 +23,8 @@ from onesearch.serving.client import AsyncClient, Client, GatewayError, interact
 from onesearch.shoppers.opening import open_states
 
 pytestmark = pytest.mark.e2e
+FRESH_S = 5.0
+"""Within which a new item is searchable."""
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +44,11 @@ class Shop:
     folder: Path
     states: str
 
+    @property
+    def catalogue(self) -> Path:
+        """The live catalogue that the gateway serves."""
+        return self.folder / "live"
+
 
 @pytest.fixture(scope="module")
 def shop(serve: Any, toy: Any, topics: KafkaConfig, tmp_path_factory: pytest.TempPathFactory) -> Shop:
@@ -47,7 +56,7 @@ def shop(serve: Any, toy: Any, topics: KafkaConfig, tmp_path_factory: pytest.Tem
     states = f"lmdb:{folder / 'states'}"
     open_states(states).close()
     options = ("--kafka", topics.servers, "--spool", str(folder / "spool"), "--states", states)
-    return Shop(serve(toy.fast, *options), folder, states)
+    return Shop(serve(toy.fast, *options, "--catalogue", str(folder / "live")), folder, states)
 
 
 def until(true: Callable[[], bool], patience_s: float = 20.0) -> None:
@@ -57,6 +66,29 @@ def until(true: Callable[[], bool], patience_s: float = 20.0) -> None:
         time.sleep(0.02)
 
 
+def _changed(client: Client, topics: KafkaConfig, folder: Path, title: str) -> float:
+    """Seconds from sending a message of a new item until it is found; it is withdrawn afterwards."""
+    item_id, file = f"new {title}", folder / "changes.jsonl"
+
+    def found() -> bool:
+        return item_id in [hit.item_id for hit in client.search(f"chartreuse {title}", k=50).hits]
+
+    def send(change: dict[str, Any]) -> None:
+        file.write_text(json.dumps({"item_id": item_id, **change}), encoding="utf-8")
+        with pytest.raises(SystemExit) as ended:
+            main(["ingest", "send", str(file), "--kafka", topics.servers, "--json"])
+        assert ended.value.code in (0, None)
+
+    assert not found()
+    started = time.monotonic()
+    send({"title": f"chartreuse {title}", "category": ["home", "new"], "price": 9})
+    until(found)
+    took = time.monotonic() - started
+    send({"action": "withdraw"})
+    until(lambda: not found())
+    return took
+
+
 def test_an_event_is_seen_by_the_next_search_within_a_second(
     shop: Shop, topics: KafkaConfig, broker: Any
 ) -> None:
@@ -64,7 +96,7 @@ def test_an_event_is_seen_by_the_next_search_within_a_second(
     consumer = subprocess.Popen(
         [
             sys.executable, "-m", "onesearch.cli.main", "ingest", "run", "--kafka", topics.servers,
-            "--log", folder / "log", "--states", states, "--json",
+            "--log", folder / "log", "--states", states, "--catalogue", shop.catalogue, "--json",
         ],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -95,6 +127,10 @@ def test_an_event_is_seen_by_the_next_search_within_a_second(
             assert (
                 client.report(interaction("order", "i1", request_id=anonymous.request_id)) == "acknowledged"
             )
+            # A change of the catalogue goes by its topic: an item comes, and is gone again.
+            took = [_changed(client, topics, folder, title) for title in ("velvet ottoman", "velvet mirror")]
+            print(f"\na message of the catalogue's topic was searchable after {max(took):.2f} s")
+            assert max(took) < FRESH_S, took
             # With Kafka away searches go on, and what they show waits on disk.
             broker.stop()
             started = time.monotonic()

@@ -169,7 +169,7 @@ def test_the_command_line_searches(served: Any, toy: Any) -> None:
 
 
 def test_a_slow_model_meets_deadlines_and_overload(serve: Callable[..., Any], toy: Any) -> None:
-    slow = serve(toy.slow)
+    slow = serve(toy.slow, "--processes", "each")
     with Client(slow.address) as client:
         pipeline = Pipeline.of_release(toy.slow)  # its prefix has no elements at all
         assert pipeline.candidates(["oak desk"]).prompt.prefix.shape == (1, 0, 0)
@@ -198,7 +198,7 @@ def test_a_slow_model_meets_deadlines_and_overload(serve: Callable[..., Any], to
 
 
 def test_triton_killed_answers_go_on_and_it_comes_back(serve: Callable[..., Any], toy: Any) -> None:
-    own = serve(toy.fast)
+    own = serve(toy.fast, "--processes", "each")
     with Client(own.address) as client, grpc.insecure_channel(own.address) as channel:
         expected = client.search("oak desk")
         os.killpg(own.about["triton_pid"], signal.SIGKILL)

@@ -138,8 +138,6 @@ def test_the_benchmark_takes_shoppers_in_turn(toy: Any) -> None:
         toy.states,
         "--seconds",
         "1",
-        "--processes",
-        "one",
         "--json",
     )
     assert ended.returncode == 0, ended.stderr

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 from onesearch.errors import ArtifactError, OneSearchError
 from onesearch.shoppers.store import StaleError
-from onesearch_streaming.ingest.delta_log import COLUMNS, DeltaLog, files, pin, pins, unpin
+from onesearch_streaming.ingest.delta_log import COLUMNS, DeltaLog, files
+from onesearch_streaming.ingest.pins import pin, pins, unpin
 from onesearch_streaming.nightly.delta import log_version, read_log
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,8 @@ from onesearch.cli._output import out, print_json
 from onesearch.config import load_config
 from onesearch.errors import OneSearchError
 from onesearch.kafka.broker import Broker, create_topics
-from onesearch.kafka.opening import connect
+from onesearch.kafka.opening import PASSWORD_VARIABLE, connect
+from onesearch.kafka.securing import Secured
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Run Apache Kafka on this machine (loopback only)."
@@ -31,6 +33,15 @@ _FOLDER = Path("var/kafka")
 def start(
     folder: Folder = _FOLDER,
     port: Annotated[int, typer.Option(help="Where it listens; 0: a free port.", min=0, max=65535)] = 9092,
+    secured_port: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Listen here, too, with TLS and passwords: user onesearch, {PASSWORD_VARIABLE}.",
+            min=0,
+            max=65535,
+            show_default="nowhere",
+        ),
+    ] = None,
     partitions: Annotated[int, typer.Option(help="Partitions of the topic of interactions.", min=1)] = 4,
     config: ConfigFile = None,
     json: Json = False,
@@ -40,14 +51,19 @@ def start(
     What it holds survives a restart.
     """
     broker = Broker(folder)
-    servers = broker.start(port)
-    settings = load_config(config).kafka.model_copy(update={"servers": servers})
+    password = os.environ.get(PASSWORD_VARIABLE, "")
+    secured = None if secured_port is None else Secured(secured_port, password=password)
+    servers = broker.start(port, secured)
+    plain = {"servers": servers, "security": "PLAINTEXT"}
+    settings = load_config(config).kafka.model_copy(update=plain)
     with connect(settings).admin() as admin:
         made = create_topics(admin, settings, partitions)
     if json:
         print_json({**asdict(broker.status()), "folder": broker.folder, "topics_made": made})
         return
     out.print(Text.assemble("Kafka answers at ", (servers, "bold green"), f" (process {broker.pid})"))
+    if broker.secured:
+        out.print(f"with TLS and passwords at {broker.secured}; clients trust {broker.ca_file}", markup=False)
     if made:
         out.print(f"topics made: {', '.join(made)}")
     out.print(Text(f"use it with --kafka {servers}, or ONESEARCH_KAFKA={servers}", style="dim"))

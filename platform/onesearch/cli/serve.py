@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import uvloop
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -152,7 +152,7 @@ def serve(
     try:
         if not json:
             err.print(f"starting Triton with release [bold]{opened.name}[/] …")
-        asyncio.run(run())
+        uvloop.run(run())
     finally:
         whereabouts.forget(os.getpid())
         if ready_file is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -19,6 +20,15 @@ from onesearch.config import KafkaConfig
 from onesearch.errors import OneSearchError, UsageError
 from onesearch.kafka.contract import Admin, KafkaError, NewTopic
 from onesearch.kafka.opening import connect
+from onesearch.kafka.securing import (
+    CA_FILE,
+    LISTENER,
+    Secured,
+    admit,
+    certificate,
+    properties,
+    write_private,
+)
 
 LIBRARIES_VARIABLE = "ONESEARCH_KAFKA_LIBRARIES"
 """Names a folder with Kafka's jars, where Maven cannot get them."""
@@ -37,11 +47,14 @@ class BrokerStatus:
         servers: what to give as ``--kafka``; empty where it was never started.
         pid: its process; None where it does not run.
         answers: whether it does.
+        secured: where it asks for TLS and a password; empty: nowhere. ca_file: what clients trust then.
     """
 
     servers: str
     pid: int | None
     answers: bool
+    secured: str = ""
+    ca_file: str = ""
 
 
 class Broker:
@@ -53,25 +66,44 @@ class Broker:
         self._settings = self.folder / "server.properties"
         self._data = self.folder / "data"
         self._log = self.folder / "broker.log"
+        self._tls = self.folder / "tls"
 
     @property
     def servers(self) -> str:
         """What to give as ``--kafka``; empty where the broker was never started."""
+        return self._door("PLAINTEXT")
+
+    @property
+    def secured(self) -> str:
+        """Where it asks for TLS and a password; empty: nowhere."""
+        return self._door(LISTENER)
+
+    @property
+    def ca_file(self) -> Path:
+        """What clients of the secured door trust."""
+        return self._tls / CA_FILE
+
+    def _door(self, name: str) -> str:
         try:
-            lines = self._settings.read_text(encoding="utf-8").splitlines()
+            text = self._settings.read_text(encoding="utf-8")
         except OSError:
             return ""
-        return next((line.split("//")[1] for line in lines if line.startswith("advertised.listeners=")), "")
+        found = re.search(rf"^advertised\.listeners=.*\b{name}://([^,\n]+)", text, re.MULTILINE)
+        return found[1] if found else ""
 
-    def start(self, port: int = 9092) -> str:
+    def start(self, port: int = 9092, secured: Secured | None = None) -> str:
         """Start it, with what it held before, and wait until it answers; one that runs is left alone.
 
         Args:
             port: where it listens; 0 takes a free one. The folder remembers.
+            secured: a second door, with TLS and passwords. The folder remembers this as well.
 
-        Returns what to give as ``--kafka``. Raises OneSearchError where it does not come up.
+        Returns what to give as ``--kafka``. Raises OneSearchError where it does not come up, UsageError where
+        a broker that runs has no secured door and one is asked for.
         """
         if self.pid is not None:
+            if secured is not None and not self.secured:
+                raise UsageError(f"{self.folder}: the broker runs without a secured door; stop it first")
             self._await()
             return self.servers
         java = shutil.which("java")
@@ -80,8 +112,9 @@ class Broker:
         libraries = get_libraries()
         self.folder.mkdir(parents=True, exist_ok=True)
         fresh = not (self._data / "meta.properties").exists()
-        if fresh or not self.servers or (port and not self.servers.endswith(f":{port}")):
-            self._configure(port)
+        moved = port and not self.servers.endswith(f":{port}")
+        if fresh or not self.servers or moved or secured is not None:
+            self._configure(port, secured)
         classpath = f"{libraries}/*"
         if fresh:
             # A format that was interrupted leaves files that the next one stumbles over.
@@ -111,6 +144,8 @@ class Broker:
             )  # fmt: skip
         self._pid_file.write_text(f"{process.pid} {_birth(process.pid)}", encoding="utf-8")
         self._await(process)
+        if secured is not None:
+            admit(self.servers, secured)
         return self.servers
 
     def stop(self, how: int = signal.SIGTERM) -> bool:
@@ -143,16 +178,21 @@ class Broker:
 
     def status(self) -> BrokerStatus:
         """How it is."""
-        return BrokerStatus(self.servers, self.pid, bool(self.servers) and _listens(self.servers))
-
-    def _configure(self, port: int) -> None:
-        port = port or _free_port()
-        text = Template((_template_folder() / "server.properties").read_text(encoding="utf-8")).substitute(
-            host=HOST, port=port, controller_port=_free_port(), data=self._data
+        answers = bool(self.servers) and _listens(self.servers)
+        return BrokerStatus(
+            self.servers, self.pid, answers, self.secured, str(self.ca_file) if self.secured else ""
         )
-        draft = self._settings.with_suffix(".draft")
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(self._settings)
+
+    def _configure(self, port: int, secured: Secured | None) -> None:
+        known = self.servers
+        port = port or (int(known.rpartition(":")[2]) if known else _free_port())
+        door = f",{LISTENER}://{HOST}:{secured.port or _free_port()}" if secured else ""
+        text = Template((_template_folder() / "server.properties").read_text(encoding="utf-8")).substitute(
+            host=HOST, port=port, controller_port=_free_port(), data=self._data, secured=door
+        )
+        if secured is not None:
+            text += properties(secured, *certificate(self._tls, HOST))
+        write_private(self._settings, text)
 
     def _await(self, process: subprocess.Popen[bytes] | None = None) -> None:
         until = time.monotonic() + STARTING_S

@@ -25,10 +25,15 @@ def settings(servers: str | None = None, config: Path | None = None) -> KafkaCon
 def connect(settings: KafkaConfig) -> Client:
     """The client for a cluster; connections are made when they are needed.
 
-    Raises UsageError where no servers are named or the client is not installed.
+    Raises UsageError where no servers are named or the client is not installed, ConfigError where a
+    certificate's file is not there.
     """
     if not settings.servers:
         raise UsageError(f"no Kafka is named: give --kafka HOST:PORT, [kafka] servers, or {SERVERS_VARIABLE}")
+    for name in ("ca_file", "cert_file", "key_file"):
+        file = getattr(settings, name)
+        if file and not Path(file).is_file():
+            raise ConfigError(f"[kafka] {name} = {file!r}: there is no such file")
     if settings.client == "confluent":
         try:
             from onesearch.kafka.with_confluent import ConfluentClient

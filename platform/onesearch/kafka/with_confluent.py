@@ -25,6 +25,7 @@ from onesearch.kafka.contract import (
     Told,
     TruncatedError,
 )
+from onesearch.kafka.diagnosis import unreachable
 from onesearch.kafka.opening import password
 
 _CONNECT_S = 5.0
@@ -109,6 +110,9 @@ class _Producer(Producer):
             producer.purge()
             producer.flush(0.1)
             self._producer = None
+        if records and all(one is not None and not one.lasting for one in results):
+            reason = unreachable(self._settings, results[0].reason if results[0] else "")
+            return [Failure(reason)] * len(records)
         return results
 
     def close(self) -> None:
@@ -144,7 +148,7 @@ class _Consumer(Consumer):
             self._consumer.list_topics(timeout=_CONNECT_S)
         except ck.KafkaException as error:
             self._consumer.close()
-            raise KafkaError(f"Kafka: {_said(error)}") from error
+            raise KafkaError(unreachable(settings, _said(error))) from error
 
     def subscribe(self, topics: Sequence[str], assigned: Told, revoked: Told) -> None:
         def on_assign(consumer: Any, partitions: Any) -> None:
@@ -239,7 +243,7 @@ class _Admin(Admin):
         try:
             self._admin.list_topics(timeout=_CONNECT_S)
         except ck.KafkaException as error:
-            raise KafkaError(f"Kafka: {_said(error)}") from error
+            raise KafkaError(unreachable(settings, _said(error))) from error
 
     def topics(self, names: Sequence[str]) -> dict[str, tuple[str, int]]:
         found = {}

@@ -33,6 +33,7 @@ from onesearch.kafka.contract import (
     Told,
     TruncatedError,
 )
+from onesearch.kafka.diagnosis import unreachable
 from onesearch.kafka.opening import password
 
 _BATCH_BYTES = 256 * 1024
@@ -67,7 +68,7 @@ class _Producer(Producer):
         try:
             producer = self._connected(timeout_s)
         except errors.KafkaError as error:
-            return [_failure(error)] * len(records)
+            return [Failure(unreachable(self._settings, _said(error)))] * len(records)
         futures = []
         for record in records:
             try:
@@ -133,7 +134,7 @@ class _Consumer(Consumer):
     def __init__(self, settings: KafkaConfig, group: str | None) -> None:
         self._changes: list[tuple[str, list[Partition]]] = []
         self._told: dict[str, Told] = {}
-        with _explained():
+        with _reached(settings):
             self._consumer: Any = kafka.KafkaConsumer(
                 **_common(settings),
                 group_id=group,
@@ -262,7 +263,7 @@ class _Listener(kafka.ConsumerRebalanceListener):
 
 class _Admin(Admin):
     def __init__(self, settings: KafkaConfig) -> None:
-        with _explained():
+        with _reached(settings):
             self._admin: Any = kafka.admin.KafkaAdminClient(
                 **_common(settings),
                 bootstrap_timeout_ms=int(1000 * _CONNECT_S),
@@ -316,6 +317,15 @@ def _common(settings: KafkaConfig) -> dict[str, Any]:
             "sasl_plain_password": password(settings),
         }
     return given
+
+
+@contextmanager
+def _reached(settings: KafkaConfig) -> Iterator[None]:
+    """Where a cluster is not reached, why."""
+    try:
+        yield
+    except errors.KafkaError as error:
+        raise KafkaError(unreachable(settings, _said(error))) from error
 
 
 @contextmanager

@@ -58,8 +58,9 @@ def pin(registry: Registry, name: str, wanted: bool = True) -> list[str]:
 def prune(registry: Registry, keep: int, dry_run: bool = False) -> Pruned:
     """Remove all releases but those that are needed.
 
-    Kept are the champion, the one before it (a rollback's), the challenger, pinned ones, whatever a process
-    holds (serves, say), and the ``keep`` newest of the rest; broken ones are of the rest, and the oldest.
+    Kept are the champion, the one before it (a rollback's), the anchors of both, the challenger, pinned ones,
+    whatever a process holds (serves, say), and the ``keep`` newest of the rest; broken ones are of the rest,
+    and the oldest.
 
     Raises:
         UsageError: ``keep`` is negative.
@@ -93,6 +94,8 @@ def _needed(registry: Registry) -> dict[str, str]:
     challenger, champion, previous = registry.challenger(), registry.champion(), registry.previous()
     if challenger is not None:
         kept[challenger.name] = "challenger"
+    for name in (*previous[-1:], *([champion] if champion else [])):
+        kept[registry.anchor(name)] = "anchor"
     if previous:
         kept[previous[-1]] = "previous champion"
     if champion is not None:

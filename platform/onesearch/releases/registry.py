@@ -25,6 +25,8 @@ POINTER = "CHAMPION"
 """The file that names the champion; replaced in one step: a reader sees the old one or the new one."""
 CHALLENGER = "CHALLENGER"
 """The file that names the challenger and its share, where there is one; replaced in one step as well."""
+ANCHORS = "ANCHORS"
+"""The file that says what each release was measured against in the long run; replaced in one step as well."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -59,6 +61,13 @@ class _Pointer(BaseModel):
     previous: tuple[str, ...] = ()
     """Former champions, the latest last: what a rollback goes back to."""
     history: tuple[Promotion, ...] = ()
+
+
+class _Anchors(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    of: dict[str, str] = {}
+    """Release → its anchor."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,25 @@ class Registry:
     def challenger(self) -> Challenger | None:
         """The challenger and its share, None where there is none."""
         return _read(self.folder / CHALLENGER, Challenger, "remove it, or name a challenger again")
+
+    def anchor(self, name: str) -> str:
+        """The release that successors of a release must not fall behind; itself where none was named.
+
+        Each is compared with the one before it, and a little may be lost each time: an anchor stays where
+        it is until something better comes, so that all of it together is held to one limit. Pruning keeps
+        the champion's.
+        """
+        found = self._anchors().of.get(name, name)
+        return found if found in self.names() else name
+
+    def set_anchor(self, name: str, anchor: str) -> None:
+        """Name the anchor of a release. Raises UsageError where one of them is not there."""
+        for one in (name, anchor):
+            self.path(one)
+        with self.writing():
+            there = self.names()
+            known = {one: other for one, other in self._anchors().of.items() if one in there}
+            _write(self.folder / ANCHORS, _Anchors(of=known | {name: anchor}))
 
     def history(self) -> tuple[Promotion, ...]:
         """All changes of champion, the oldest first."""
@@ -223,6 +251,11 @@ class Registry:
             yield
         finally:
             os.close(handle)
+
+    def _anchors(self) -> _Anchors:
+        return _read(self.folder / ANCHORS, _Anchors, "remove it: each release is its own anchor then") or (
+            _Anchors()
+        )
 
     def _pointer(self) -> _Pointer | None:
         return _read(self.folder / POINTER, _Pointer, "promote a release again after removing it")

@@ -50,7 +50,7 @@ def run(
     states: str = "",
     overload: float = 10.0,
     plot: Path | None = None,
-    processes: str = "each",
+    processes: str = "one",
 ) -> dict[str, Any]:
     """Measure, in the serving environment whatever the caller's is.
 
@@ -68,7 +68,7 @@ def run(
         overload: so many times the searches a second that were answered at best are sent for a while; 0:
             none.
         plot: where a picture of throughput against latency goes.
-        processes: of the steps of a search: each, one.
+        processes: of the steps of a search: one, each.
 
     Returns:
         ``bare_p50_ms`` (the components called in one process), ``p50_ms``, ``p99_ms`` (one client, through
@@ -233,8 +233,9 @@ def _served(python: Path, release: Path, beams: int, states: str, processes: str
                 time.sleep(0.05)
             yield json.loads(file.read_text(encoding="utf-8"))
         finally:
-            process.terminate()
-            process.communicate()
+            if process.poll() is None:
+                process.terminate()
+                process.communicate()
 
 
 def _elsewhere(

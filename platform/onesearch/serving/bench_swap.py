@@ -39,6 +39,7 @@ _QUERIES = 40
 _MEASURED_AFTER = 3
 """Memory after the last swap is compared with that after this one: the first ones load code and buffers."""
 MARK = "~twin"
+READY = "ready.json"
 
 Key = tuple[str, str]
 """Release and query."""
@@ -80,8 +81,8 @@ def run(
         raise UsageError("bench swap: at least one swap")
     with tempfile.TemporaryDirectory(prefix="onesearch-swap-") as scratch:
         registry, names = _releases(Path(scratch) / "releases", release, other)
-        asked = list(queries) or _title_words(Release.open(registry.path(names[0]), verify=False))
-        with _served(registry, Path(scratch)) as ready:
+        asked = list(queries) or title_words(Release.open(registry.path(names[0]), verify=False))
+        with served(registry, Path(scratch)) as ready:
             expected = _expected(ready["gateway"], registry, names, asked)
             load = Load(ready["gateway"], asked, clients, per_second)
             with load:
@@ -158,21 +159,21 @@ def _releases(folder: Path, release: Path, other: Path | None) -> tuple[Registry
     """A folder with the two releases, the first one its champion."""
     first = Release.open(release)
     folder.mkdir()
-    _copy(release, folder / first.name)
+    copy_release(release, folder / first.name)
     if other is None:
         second = twin(first, folder, f"{first.name[:90]}-twin")
     else:
         second = Release.open(other)
         if second.name == first.name:
             raise UsageError(f"bench swap: both releases are called '{first.name}'")
-        _copy(other, folder / second.name)
+        copy_release(other, folder / second.name)
     registry = Registry(folder)
     registry.promote(first.name)
     return registry, [first.name, second.name]
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Without using space where both are on one disk."""
+def copy_release(source: Path, target: Path) -> None:
+    """Copy a release's folder, without using space where both are on one disk."""
 
     def link(old: str, new: str) -> None:
         try:
@@ -183,7 +184,8 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copytree(source, target, copy_function=link)
 
 
-def _title_words(release: Release) -> list[str]:
+def title_words(release: Release) -> list[str]:
+    """Queries that a release finds something for."""
     titles = release.index.items["title"].to_list()
     if not titles:
         raise UsageError(f"bench swap: release '{release.name}' has no items, so there is nothing to search")
@@ -192,9 +194,12 @@ def _title_words(release: Release) -> list[str]:
 
 
 @contextmanager
-def _served(registry: Registry, scratch: Path) -> Iterator[dict[str, Any]]:
-    """``onesearch serve --releases`` as a process of its own; yields what it says when it is ready."""
-    file, log = scratch / "ready.json", scratch / "serve.log"
+def served(registry: Registry, scratch: Path) -> Iterator[dict[str, Any]]:
+    """``onesearch serve --releases`` as a process of its own; yields what it says when it is ready.
+
+    What it says later stands in ``scratch / READY``.
+    """
+    file, log = scratch / READY, scratch / "serve.log"
     command = [str(environment.find().python), "-m", "onesearch.cli.main", "serve", "--json"]
     with log.open("wb") as told:
         process = subprocess.Popen(
@@ -204,7 +209,7 @@ def _served(registry: Registry, scratch: Path) -> Iterator[dict[str, Any]]:
             env={**os.environ, "XDG_CACHE_HOME": str(scratch)},
         )
     try:
-        _until(file.exists, _READY_S, lambda: f"the service did not start: {_end_of(log)}", process)
+        until(file.exists, _READY_S, lambda: f"the service did not start: {_end_of(log)}", process)
         yield json.loads(file.read_text(encoding="utf-8"))
     finally:
         process.terminate()
@@ -253,7 +258,7 @@ def _swap(
             registry.promote(name)
             _await_champion(client, name)
             took.append(time.monotonic() - begun)
-            _until(partial(_only, ready["triton"], name), _SWAP_S, lambda: "the old one is not unloaded")
+            until(partial(_only, ready["triton"], name), _SWAP_S, lambda: "the old one is not unloaded")
             time.sleep(pause)
             marks.append(_mark(ready["pid"]))
     return took, marks
@@ -266,7 +271,7 @@ def _await_champion(client: Client, name: str) -> None:
             raise ServingError(f"release '{name}' does not answer: {status.problem}")
         return status.release == name
 
-    _until(answers, _SWAP_S, lambda: f"release '{name}' does not answer in time")
+    until(answers, _SWAP_S, lambda: f"release '{name}' does not answer in time")
 
 
 def _loaded(triton: str) -> set[str]:
@@ -315,12 +320,16 @@ def _summary(load: Load, expected: dict[Key, Seen], took: list[float], marks: li
     }
 
 
-def _until(
+def until(
     holds: Callable[[], bool],
     limit_s: float,
     otherwise: Callable[[], str],
     process: subprocess.Popen[bytes] | None = None,
 ) -> None:
+    """Wait until something holds.
+
+    Raises ServingError, saying ``otherwise``, where it does not in time, or where the process ends.
+    """
     end = time.monotonic() + limit_s
     while not holds():
         if time.monotonic() > end or (process is not None and process.poll() is not None):

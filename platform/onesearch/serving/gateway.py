@@ -111,8 +111,8 @@ class Gateway(pb_grpc.OneSearchServicer):
 
     async def Search(self, request: pb.SearchRequest, context: Any) -> pb.SearchResponse:  # noqa: N802
         """One search."""
-        asked = await self._checked(request, context, "")
         async with _Admission(self, context, 1):
+            asked = await self._checked(request, context, "")
             answer = await self._answer(asked, request.request_id, context)
         return conversion.answer_to(answer)
 

@@ -20,6 +20,8 @@ from onesearch.data.schemas import TIME, schema
 from onesearch.errors import ArtifactError, OneSearchError
 from onesearch.shoppers.store import StaleError
 
+from onesearch_streaming.ingest.pins import pins
+
 DAY = "day"
 COLUMNS: dict[str, pl.DataType] = {
     **schema("interactions"),
@@ -30,7 +32,6 @@ COLUMNS: dict[str, pl.DataType] = {
 }
 """Those of a store's interactions, then: the day of ``ts`` in UTC; the partition of Kafka, as a mark names
 it, and the offset that the row was read from; when it was written."""
-PINS = "_pins"
 _APPLICATION = "onesearch-ingest"
 
 
@@ -129,34 +130,6 @@ class DeltaLog:
     def _stands(self, source: str) -> int | None:
         found = self._table.transaction_version(_transaction(source))
         return None if found is None else int(found)
-
-
-def pin(path: Path | str, name: str, version: int) -> None:
-    """Keep a version's files until :func:`unpin`: somebody is at work on it."""
-    folder = Path(path) / PINS
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{name}.draft"
-    draft.write_text(f"{version}\n", encoding="utf-8")
-    draft.replace(folder / name)
-
-
-def unpin(path: Path | str, name: str) -> None:
-    """Let go of a version; one that is not pinned is left alone."""
-    (Path(path) / PINS / name).unlink(missing_ok=True)
-
-
-def pins(path: Path | str) -> dict[str, int]:
-    """Pinned versions by name. Raises ArtifactError where one cannot be read."""
-    folder = Path(path) / PINS
-    found = {}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if file.name.startswith("."):
-            continue
-        try:
-            found[file.name] = int(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{file}: does not name a version ({error})") from error
-    return found
 
 
 def files(path: Path | str, version: int | None = None) -> Sequence[str]:

@@ -1,4 +1,7 @@
-"""``onesearch bench kill``: consumer and broker killed at random; is every acknowledged event there once?"""
+"""``onesearch bench kill``: consumer, broker, Triton and night killed at random.
+
+Is every acknowledged event there once, every search answered, and the release the same?
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from onesearch.events.publisher import Fate, Publisher
 from onesearch.events.spool import Spool
 from onesearch.kafka.contract import Client, Record
 from onesearch.progress import Progress, SilentProgress
+from onesearch.serving.bench_kill import kill_triton
 from onesearch.shoppers.opening import open_states
 
 from onesearch_streaming.ingest.traffic import own_topics, pages
@@ -35,11 +39,13 @@ def run(
     kills: int = 50,
     client: Literal["kafka-python", "confluent"] = "kafka-python",
     broker_share: float = 0.2,
+    triton_kills: int = 0,
     night_kills: int = 0,
+    release: Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Kill (SIGKILL) consumer, broker and night at random; count what is lost or twice, compare the release.
+    """Kill (SIGKILL) consumer, broker, Triton and night at random; count what is lost, twice or left behind.
 
     Simulated traffic goes through a publisher with its spool, as in the gateway, into a broker of our own,
     and a consumer in a process of its own writes log and states. Whatever is killed is started again at once.
@@ -47,11 +53,13 @@ def run(
     shoppers' counts must be those of the log.
 
     Args:
-        kills: how many.
+        kills: how many meet consumer and broker.
         client: the library for Kafka.
         broker_share: share of the kills that meet the broker; the others meet the consumer.
+        triton_kills: how often Triton is killed while a gateway is searched; 0: nothing is served.
         night_kills: how often a night of a simulated shop is killed, which must end in the same release as
             one that never was; 0: no night is run, for that takes minutes and needs what learning does.
+        release: what is served then; without one that of a small simulated shop is trained.
         seed: of traffic, moments and victims.
         progress: who is told.
     """
@@ -89,14 +97,19 @@ def run(
             consumer.kill()
             traffic.close()
         found = _counted(folder, kept)
-    night: dict[str, Any] = {}
-    if night_kills:
-        from onesearch_streaming.nightly.kill import bench_kills
+    others: dict[str, Any] = {}
+    if triton_kills or night_kills:
+        from onesearch_streaming.nightly.kill import bench_kills, first_release
 
-        night = bench_kills(night_kills, seed, progress)
+        if triton_kills:
+            with TemporaryDirectory(prefix="onesearch-kill-") as place:
+                served = release or first_release(Path(place), seed, progress)
+                others |= kill_triton(served, triton_kills, seed, progress)
+        if night_kills:
+            others |= bench_kills(night_kills, seed, progress)
     return {
-        **night,
-        "kills": sum(killed.values()) + night.get("night_kills", 0),
+        **others,
+        "kills": sum(killed.values()) + others.get("triton_kills", 0) + others.get("night_kills", 0),
         **{f"{name}_kills": count for name, count in killed.items()},
         **found,
     }

@@ -28,6 +28,7 @@ from onesearch.serving.pipeline import Pipeline
 from onesearch.shoppers.log import EventLog
 from onesearch.training.run import train
 
+from onesearch_streaming.nightly.cost import night_costs
 from onesearch_streaming.nightly.damage import KINDS
 from onesearch_streaming.nightly.delta import append_to_log, log_version, read_log
 from onesearch_streaming.nightly.night import Outcome, run_night
@@ -62,6 +63,7 @@ def run(
     good: int = 10,
     planted_searches: int = 1_500,
     explore: float = 0.05,
+    cost: bool = False,
     seed: int = 0,
     config: Path | None = None,
     progress: Progress | None = None,
@@ -79,6 +81,7 @@ def run(
         good: normal days that the data checks must let pass.
         planted_searches: searches of a planted day.
         explore: share of the places that show something from below, with its propensity logged.
+        cost: measure instead what one night costs beside histories of 30, 120 and 480 days.
         seed: of shoppers, luck and damage.
         config: what nights are trained with beside the champion's configuration, and their limits.
         progress: told.
@@ -88,6 +91,9 @@ def run(
     told = progress or SilentProgress()
     began = time.monotonic()
     with _folder(work) as folder:
+        if cost:
+            costs = night_costs(folder, store, FIRST_CONFIG, config or NIGHT_CONFIG, searches, seed, told)
+            return costs | {"took_s": round(time.monotonic() - began, 1)}
         base = store_or_demo(store, folder, told, DemoSize.small)
         shoppers = SimulatedShoppers.open(base)
         answer: dict[str, Any] = {"simulated": True, "seed": seed}

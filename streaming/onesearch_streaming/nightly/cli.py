@@ -18,6 +18,12 @@ def nightly(
     log: Annotated[
         Path | None, typer.Option(help="The Delta log; none: the store's own log.", show_default=False)
     ] = None,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the live catalogue; none: the catalogue is the store's.", show_default=False
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -48,7 +54,7 @@ def nightly(
     overrides = config.read_text(encoding="utf-8") if config else ""
     night: date = day.date() if day else newest_day(Store.open(store), log)
     if dry_run:
-        seen = look(store, log, releases, settings, night)
+        seen = look(store, log, releases, settings, night, catalogue)
         if as_json:
             print_json(seen)
             return
@@ -57,7 +63,7 @@ def nightly(
         out.print(table(f"the night of {night}, tried", ("check", "figure", "", "in words"), rows))
         out.print(seen["would"], markup=False)
         return
-    ended = run_night(store, log, releases, settings, night, RichProgress(), overrides)
+    ended = run_night(store, log, releases, settings, night, RichProgress(), overrides, catalogue)
     if as_json:
         print_json(
             ended.about

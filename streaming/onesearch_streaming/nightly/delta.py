@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -23,6 +23,17 @@ def log_version(path: Path | str) -> int:
         raise UsageError(f"{path}: there is no Delta log; 'onesearch ingest' writes one") from None
     except (DeltaError, OSError) as error:
         raise ArtifactError(f"{path}: not a readable Delta log ({error})") from error
+
+
+def newest_logged(path: Path | str) -> date | None:
+    """The newest day of a Delta log, by its partitions: no file of the table is read. None: it is empty.
+
+    Raises UsageError where there is none.
+    """
+    from deltalake import DeltaTable
+
+    days = DeltaTable(str(path), version=log_version(path)).partitions()
+    return max((date.fromisoformat(one[PARTITION]) for one in days), default=None)
 
 
 def read_log(path: Path | str, version: int, since: datetime, until: datetime | None = None) -> pl.LazyFrame:

@@ -13,6 +13,22 @@ from onesearch_streaming.nightly.verdict import Check, advice, refusals, within
 
 
 @dataclass(frozen=True)
+class Anchored:
+    """What was measured of a challenger beside the anchor, on the same searches.
+
+    Attributes:
+        name: of the anchor.
+        quality, relevance: challenger − anchor. quality_of, relevance_of: the anchor's means.
+    """
+
+    name: str
+    quality: Estimate
+    quality_of: float
+    relevance: Estimate
+    relevance_of: float
+
+
+@dataclass(frozen=True)
 class Measured:
     """What was measured of champion and challenger on the same searches.
 
@@ -27,6 +43,7 @@ class Measured:
             times, challenger to champion, one right after the other. bytes: of the releases.
         changed_codes: share of the items of both whose semantic ID differs.
         code_drift: stability index of the first codes clicked on the held-out days, against the days before.
+        anchored: beside the anchor; None where the champion is the anchor, or none is asked for.
     """
 
     searches: int
@@ -43,6 +60,7 @@ class Measured:
     bytes: tuple[int, int]
     changed_codes: float
     code_drift: float
+    anchored: Anchored | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +168,50 @@ def check_challenger(measured: Measured, limits: GateLimits) -> list[Check]:
             blocking=False,
         ),
     ]
-    return checks
+    return checks + _check_anchored(measured, limits)
+
+
+def is_better(measured: Measured) -> bool:
+    """Whether a challenger becomes the anchor: better than it beyond doubt, and by relevance no worse.
+
+    The benefit of the doubt would let the anchor slide down with those who are let through by the margin.
+    """
+    quality, relevance = measured.quality, measured.relevance
+    if measured.anchored is not None:
+        quality, relevance = measured.anchored.quality, measured.anchored.relevance
+    return quality.low > 0 and relevance.value >= 0
+
+
+def _check_anchored(measured: Measured, limits: GateLimits) -> list[Check]:
+    """The margins once more, beside the best release so far: what many nights lose together.
+
+    Held to them is the difference itself and not the lower end of its interval: it is measured anew each
+    night, on other searches, and the longer ago the anchor, the less alike are the two and the wider the
+    interval.
+    """
+    anchored = measured.anchored
+    if anchored is None:
+        return []
+    quality, relevance = anchored.quality, anchored.relevance
+    return [
+        within(
+            "lasting quality",
+            "challenger",
+            quality.value,
+            f"the challenger orders what was shown {_signed(quality.value)} against '{anchored.name}', the "
+            f"best release so far ({measured.quality_of[1]:.4f} and {anchored.quality_of:.4f}; 95 % between "
+            f"{_signed(quality.low)} and {_signed(quality.high)})",
+            low=-limits.quality_margin,
+        ),
+        within(
+            "lasting relevance",
+            "challenger",
+            relevance.value,
+            f"relevance: {_signed(relevance.value)} against '{anchored.name}' (95 % between "
+            f"{_signed(relevance.low)} and {_signed(relevance.high)})",
+            low=-limits.relevance_margin,
+        ),
+    ]
 
 
 def _latency(measured: Measured, limits: GateLimits) -> float:

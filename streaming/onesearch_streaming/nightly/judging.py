@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from onesearch.compiling.runtime import Runtime
-from onesearch.evaluation.metrics import Relevant, bootstrap, per_query
+from onesearch.evaluation.metrics import Estimate, Relevant, bootstrap, per_query
 from onesearch.progress import Progress
 from onesearch.releases.release import Release
 from onesearch.serving.pipeline import Pipeline
@@ -36,7 +36,7 @@ from onesearch.shoppers.state import ShopperState
 from onesearch.training.pairs import CLICK_WEIGHT, ORDER_WEIGHT, normalised
 
 from onesearch_streaming.nightly.data_checks import stability
-from onesearch_streaming.nightly.gate import Measured
+from onesearch_streaming.nightly.gate import Anchored, Measured
 from onesearch_streaming.nightly.settings import GateLimits
 
 JUDGED_QUERIES = 300
@@ -168,8 +168,9 @@ def measure(
     limits: GateLimits,
     progress: Progress,
     seed: int = 0,
+    anchor: Release | None = None,
 ) -> tuple[Measured, pl.DataFrame]:
-    """Ask both, in turns.
+    """Ask both, in turns, and the anchor, where there is one, after them.
 
     Args:
         states: of the whole window. judged: the store's table ``relevance``.
@@ -178,21 +179,17 @@ def measure(
     Returns:
         What was measured, and each search's quality (columns champion, challenger).
     """
-    systems = [_System.open(one, champion.config.serving.threads) for one in (champion, challenger)]
-    quality, reached, similar = (
-        np.zeros((len(shown), 2)),
-        np.zeros((len(shown), 2)),
-        np.zeros((len(shown), 2)),
-    )
+    asked = [champion, challenger, *([anchor] if anchor else [])]
+    systems = [_System.open(one, champion.config.serving.threads) for one in asked]
+    quality, reached, similar = (np.zeros((len(shown), len(systems))) for _ in range(3))
     weights = weights_of(shown, limits.position_fade)
     known = states.states_before(shown.users, shown.moments) if len(shown) else []
     vectors = champion.index.vectors
     tokenizer = systems[0].pipeline.tokenizer
     with progress.task("champion and challenger", total=len(shown)) as task:
         for row, (query, state) in enumerate(zip(shown.queries, known, strict=True)):
-            turns = (0, 1) if row % 2 == 0 else (1, 0)
             vector = np.asarray(tokenizer.embed([query], "query"), np.float32)[0]
-            for at in turns:
+            for at in _turns(row, len(systems)):
                 answer = systems[at].answer(query, state)
                 ranks, found = systems[at].ranks(answer, shown.items[row])
                 worth = shown.worth[row]
@@ -203,16 +200,14 @@ def measure(
     relevance, by = _judged(systems, judged, progress, seed), "judgements"
     if relevance is None:
         relevance, by = similar, "similarity"
-    [gain] = bootstrap((quality[:, 1] - quality[:, 0])[:, None]) if len(shown) else [_NOTHING]
-    [change] = bootstrap((relevance[:, 1] - relevance[:, 0])[:, None]) if len(relevance) else [_NOTHING]
     times = [np.array(one.ms or [0.0]) for one in systems]
     measured = Measured(
         searches=len(shown),
-        quality=gain,
+        quality=_difference(quality, 0),
         quality_of=_means(quality),
         reach=_means(reached),
         judged=len(relevance),
-        relevance=change,
+        relevance=_difference(relevance, 0),
         relevance_of=_means(relevance),
         relevance_by=by,
         p50_ms=(float(np.median(times[0])), float(np.median(times[1]))),
@@ -221,6 +216,15 @@ def measure(
         bytes=(release_bytes(champion), release_bytes(challenger)),
         changed_codes=changed_codes(champion, challenger),
         code_drift=drift,
+        anchored=None
+        if anchor is None
+        else Anchored(
+            anchor.name,
+            _difference(quality, 2),
+            float(quality[:, 2].mean()) if len(quality) else 0.0,
+            _difference(relevance, 2),
+            float(relevance[:, 2].mean()) if len(relevance) else 0.0,
+        ),
     )
     each = pl.DataFrame({"champion": quality[:, 0], "challenger": quality[:, 1]})
     return measured, each
@@ -231,16 +235,21 @@ def release_bytes(release: Release) -> int:
     return sum(file.size for file in release.manifest.files.values())
 
 
+_SAME = ["item_id", "title", "category", "brand"]
+
+
 def changed_codes(champion: Release, challenger: Release) -> float:
-    """Share of the items of both whose semantic ID differs; 0 where they share none."""
+    """Share of the items of both whose semantic ID differs; 0 where they share none.
+
+    Items that were given another title, category or brand are others now, and do not count.
+    """
     sids = [
-        pl.DataFrame(
-            {"item_id": one.index.items["item_id"], "sid": [tuple(row) for row in one.index.sids.tolist()]},
-            schema={"item_id": pl.String, "sid": pl.List(pl.Int64)},
+        one.index.items.select(_SAME).with_columns(
+            sid=pl.Series(one.index.sids.tolist(), dtype=pl.List(pl.Int64))
         )
         for one in (champion, challenger)
     ]
-    both = sids[0].join(sids[1], on="item_id", how="inner")
+    both = sids[0].join(sids[1], on=_SAME, how="inner", nulls_equal=True)
     return (
         float(both.select((pl.col("sid") != pl.col("sid_right")).mean()).item() or 0.0) if len(both) else 0.0
     )
@@ -268,7 +277,7 @@ def code_drift(champion: Release, events: pl.LazyFrame, since: Any) -> float:
 def _judged(
     systems: Sequence[_System], judged: pl.DataFrame, progress: Progress, seed: int
 ) -> np.ndarray | None:
-    """NDCG@10 f64[Q, 2] of judged queries; None where fewer than ten have something relevant."""
+    """NDCG@10 f64[Q, S] of judged queries; None where fewer than ten have something relevant."""
     good = judged.with_columns(normalised()).filter((pl.col("grade") > 0) & (pl.col("query") != ""))
     grouped = (
         good.group_by("query", "item_id").agg(pl.col("grade").max())
@@ -279,11 +288,11 @@ def _judged(
     if len(grouped) > JUDGED_QUERIES:
         chosen = np.random.default_rng([seed, 0x4A]).choice(len(grouped), JUDGED_QUERIES, replace=False)
         grouped = grouped[np.sort(chosen).tolist()]
-    values = np.zeros((len(grouped), 2))
+    values = np.zeros((len(grouped), len(systems)))
     queries, ids, grades = (grouped[name].to_list() for name in ("query", "item_id", "grade"))
     with progress.task("judged queries", total=len(queries)) as task:
         for row, query in enumerate(queries):
-            for at in (0, 1) if row % 2 == 0 else (1, 0):
+            for at in _turns(row, len(systems)):
                 system = systems[at]
                 answer = system.answer(query, ShopperState())[:_FIRST]
                 numbers = [system.item_of.get(item, -2 - n) for n, item in enumerate(ids[row])]
@@ -303,6 +312,19 @@ def _similarity(
     ids = system.release.index.items["item_id"].gather(answer.tolist()).to_list()
     rows = [champion.item_of[item] for item in ids if item in champion.item_of]
     return float((vectors[rows].astype(np.float32) @ query).sum() / _FIRST) if rows else 0.0
+
+
+def _turns(row: int, count: int) -> tuple[int, ...]:
+    """Who is asked when: champion and challenger first in turn, one right after the other."""
+    return ((0, 1) if row % 2 == 0 else (1, 0)) + tuple(range(2, count))
+
+
+def _difference(values: np.ndarray, other: int) -> Estimate:
+    """Challenger − another system, paired, of f64[Q, S]."""
+    if not len(values):
+        return _NOTHING
+    [found] = bootstrap((values[:, 1] - values[:, other])[:, None])
+    return found
 
 
 def _means(values: np.ndarray) -> tuple[float, float]:

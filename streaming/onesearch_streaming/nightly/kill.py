@@ -55,6 +55,14 @@ def bench_kills(kills: int, seed: int, progress: Progress, searches: int = 300) 
     }
 
 
+def first_release(folder: Path, seed: int, progress: Progress) -> Path:
+    """Train the first release of a small simulated shop in a folder."""
+    base = store_or_demo(None, folder, progress, DemoSize.small)
+    loop = LearningShop(base, folder, 1, 0.0, seed, NIGHT_CONFIG, progress)
+    loop.first(None)
+    return loop.registry.path(str(loop.registry.champion()))
+
+
 def killed_nights(
     store: Path,
     log: Path,

@@ -1,7 +1,8 @@
 """One night: pin → checks → snapshot → train → measure → gate → promote or refuse → report.
 
-Everything that could differ between two runs is pinned in the first step: the version of the Delta log, the
-base store's fingerprint, the champion and its content. Every step's output stands in the night's folder
+Everything that could differ between two runs is pinned in the first step: the version of the Delta log, which
+no vacuum takes away before the night has ended, the base store's fingerprint, the changes of the live
+catalogue, the champion and its content. Every step's output stands in the night's folder
 under the hash of what went in (:mod:`onesearch.training.ledger`), so that a night killed anywhere and
 started again goes on where it was, and ends in the same release::
 
@@ -40,16 +41,32 @@ from onesearch.training.ledger import Ledger, hash_of, locked
 from onesearch_streaming.nightly.challenger import train_challenger
 from onesearch_streaming.nightly.data_checks import Judged, check_ahead, check_catalogue, judge_days
 from onesearch_streaming.nightly.days import ahead_of, catalogue_figures, day_figures
-from onesearch_streaming.nightly.delta import log_version, read_log
-from onesearch_streaming.nightly.gate import Measured, Verdict, check_challenger, decide
+from onesearch_streaming.nightly.delta import log_version, newest_logged, read_log
+from onesearch_streaming.nightly.gate import (
+    Anchored,
+    Measured,
+    Verdict,
+    check_challenger,
+    decide,
+    is_better,
+)
 from onesearch_streaming.nightly.judging import code_drift, measure, shown_lists
+from onesearch_streaming.nightly.pinning import (
+    NIGHTS,
+    WORK,
+    copied_changes,
+    copy_changes,
+    hold,
+    let_go,
+    let_go_of_earlier,
+)
 from onesearch_streaming.nightly.report import write_report
 from onesearch_streaming.nightly.settings import NightlySettings
 from onesearch_streaming.nightly.tracking import record_night
 from onesearch_streaming.nightly.verdict import Check
 from onesearch_streaming.nightly.window import Window, events_of, learnt_from, without_days, write_night_store
+from onesearch_streaming.snapshot import changed_items
 
-NIGHTS = "nights"
 OUTCOME = "night.json"
 
 
@@ -74,11 +91,14 @@ class Outcome:
 
 
 def newest_day(store: Store, log: Path | None) -> date:
-    """The last whole day of the logs: that of the newest event. Raises UsageError where nothing is logged."""
+    """The newest day of the Delta log, or, where that has none, of the base store's.
+
+    Raises UsageError where nothing is logged.
+    """
+    newest = None if log is None else newest_logged(log)
+    if newest is not None:
+        return newest
     newest = store.interactions().select(pl.col("ts").max()).collect().item()
-    if log is not None:
-        rows = pl.scan_delta(str(log), version=log_version(log))
-        newest = max(filter(None, [newest, rows.select(pl.col("ts").max()).collect().item()]), default=None)
     if newest is None:
         raise UsageError(f"{store.path}: nothing is logged that a night could learn from")
     return date(newest.year, newest.month, newest.day)
@@ -92,6 +112,7 @@ def run_night(
     night: date,
     progress: Progress,
     overrides: str = "",
+    catalogue: Path | None = None,
 ) -> Outcome:
     """Run the night of a day, or go on with it, or find it done.
 
@@ -102,18 +123,20 @@ def run_night(
         config: its table ``[nightly]`` counts. overrides: TOML text of tables that replace keys of the
             champion's configuration, which the challenger is trained with.
         night: its last day.
+        catalogue: folder of the live catalogue: what it was told when the night begins is done to the base
+            store's items. None: they are as they are.
 
     Raises:
         UsageError: there is no champion, no log, or the night was done with other settings.
     """
     folder = releases / NIGHTS / night.isoformat()
-    with locked(folder / "work", "at this night"):
-        return _Night(
-            store, log, releases, config, night, progress, overrides, folder
-        ).run()  # fmt: skip
+    with locked(folder / WORK, "at this night"):
+        return _Night(store, log, releases, config, night, progress, overrides, folder, catalogue).run()
 
 
-def look(store: Path, log: Path | None, releases: Path, config: Config, night: date) -> dict[str, Any]:
+def look(
+    store: Path, log: Path | None, releases: Path, config: Config, night: date, catalogue: Path | None = None
+) -> dict[str, Any]:
     """What the night of a day would do; writes nothing.
 
     Returns:
@@ -122,7 +145,7 @@ def look(store: Path, log: Path | None, releases: Path, config: Config, night: d
     """
     with TemporaryDirectory() as scratch:
         return _Night(
-            store, log, releases, config, night, SilentProgress(), "", Path(scratch)
+            store, log, releases, config, night, SilentProgress(), "", Path(scratch), catalogue
         ).look()  # fmt: skip
 
 
@@ -136,29 +159,41 @@ class _Night:
     progress: Progress
     overrides: str
     folder: Path
+    catalogue: Path | None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> Outcome:
-        """All steps."""
-        self.ledger = Ledger(self.folder / "work")
-        done = self._done()
-        if done is not None:
-            return done
-        self.pinned = self._step("pin", self._asked, self._pin)
+        """All steps. What is held of the log is let go of in the end, and where the night cannot go on."""
+        self.ledger = Ledger(self.folder / WORK)
+        try:
+            ended = self._done() or self._steps()
+        except UsageError:
+            let_go(self.log_path, self.releases, self.night)
+            raise
+        let_go(self.log_path, self.releases, self.night)
+        return ended
+
+    def _steps(self) -> Outcome:
+        let_go_of_earlier(self.log_path, self.releases, self.night)
+        self.pinned = self._step("pin", self._asked, self._pin_and_hold)
+        hold(self.log_path, self.releases, self.night, self.pinned["version"])
+        self.told = copied_changes(self.ledger.folder("pin", self._asked) / "out")
         before = hash_of(self._asked, self.pinned)
         self.checked = self._step("checks", before, self._check_data)
         checks = [Check(**one) for one in self.checked["checks"]]
         measured: dict[str, Any] | None = None
         challenger: dict[str, Any] | None = None
+        found: Measured | None = None
         if decide(checks).promote:
             before = self._fed
             self._step("snapshot", before, self._snapshot)
             challenger = self._step("train", before, self._train)
             measured = self._step("measure", hash_of(before, challenger["content"]), self._measure)
-            checks += check_challenger(_measured(measured["measured"]), self.settings.gate)
+            found = _measured(measured["measured"])
+            checks += check_challenger(found, self.settings.gate)
         verdict = decide(checks)
         gated = hash_of(before, verdict.as_dict())
-        promoted = self._step("promote", gated, lambda out: self._promote(verdict))
+        promoted = self._step("promote", gated, lambda out: self._promote(verdict, found))
         about = self._about(verdict, challenger, measured, promoted)
         self._step("report", gated, lambda out: self._report(about))
         return Outcome(self.night, self.folder, about)
@@ -166,6 +201,7 @@ class _Night:
     def look(self) -> dict[str, Any]:
         """What :func:`look` says."""
         self.pinned = self._pin(self.folder)
+        self.told = copied_changes(self.folder)
         self.checked = self._check_data(self.folder)
         verdict = decide([Check(**one) for one in self.checked["checks"]])
         would = (
@@ -250,11 +286,25 @@ class _Night:
         return store
 
     @cached_property
+    def items(self) -> pl.DataFrame:
+        """The catalogue: the base's, with what the live one was told."""
+        return changed_items(self.base.items(), self.told) if self.told else self.base.items()
+
+    @cached_property
     def champion(self) -> Release:
+        return self._as_pinned("champion")
+
+    def _anchor(self) -> Release | None:
+        """The anchor, where it is another one than the champion."""
+        if not self.settings.gate.anchor or self.pinned["anchor"] == self.pinned["champion"]:
+            return None
+        return self._as_pinned("anchor")
+
+    def _as_pinned(self, role: str) -> Release:
         release = Release.open(
-            self.registry.path(self.pinned["champion"]), verify=False, plugins=self.config.plugins
+            self.registry.path(self.pinned[role]), verify=False, plugins=self.config.plugins
         )
-        if release.manifest.content_hash() != self.pinned["champion_content"]:
+        if release.manifest.content_hash() != self.pinned[f"{role}_content"]:
             raise OneSearchError(
                 f"release '{release.name}' is another one than when the night of {self.night} began; remove "
                 f"{self.folder} to begin anew"
@@ -290,15 +340,25 @@ class _Night:
                 f"the night of {self.night} again"
             )
         manifest = Manifest.read(self.registry.path(champion))
+        anchor = self.registry.anchor(champion)
         return {
             "champion": champion,
             "champion_content": manifest.content_hash(),
+            "anchor": anchor,
+            "anchor_content": Manifest.read(self.registry.path(anchor)).content_hash(),
             "version": None if self.log_path is None else log_version(self.log_path),
             "store": Store.open(self.store_path).fingerprint(),
+            "catalogue": copy_changes(self.catalogue, out),
         }
 
+    def _pin_and_hold(self, out: Path) -> dict[str, Any]:
+        """Before the record that the step is done: who finds that record finds the version held."""
+        pinned = self._pin(out)
+        hold(self.log_path, self.releases, self.night, pinned["version"])
+        return pinned
+
     def _check_data(self, out: Path) -> dict[str, Any]:
-        limits, items = self.settings.checks, self.base.items()
+        limits, items = self.settings.checks, self.items
         figures = day_figures(self._events(baseline=True), items, self.window.end)
         if not len(figures) or figures["day"][-1] != self.night:
             raise UsageError(f"nothing is logged on {self.night}: there is no night to be done")
@@ -342,7 +402,7 @@ class _Night:
         attribution = timedelta(hours=self.settings.attribution_hours)
         events = learnt_from(self._good_events(), self.window, attribution)
         about = {"night": self.night.isoformat(), "until": self.window.held_out.isoformat(), **self.pinned}
-        made = write_night_store(out / "store", self.base, events, about)
+        made = write_night_store(out / "store", self.base, events, about, self.items if self.told else None)
         count = made.count("interactions")
         if not count:
             raise UsageError(
@@ -380,11 +440,17 @@ class _Night:
             gate,
             self.progress,
             seed,
+            self._anchor(),
         )
         return {"measured": asdict(measured), "each": each.to_dict(as_series=False)}
 
-    def _promote(self, verdict: Verdict) -> dict[str, Any]:
-        """Point to the challenger where it passes. Doing it twice is doing it once."""
+    def _promote(self, verdict: Verdict, measured: Measured | None) -> dict[str, Any]:
+        """Point to the challenger where it passes. Doing it twice is doing it once.
+
+        A person who promotes what was refused begins anew: such a release is its own anchor.
+        """
+        if verdict.promote and measured is not None:
+            self.registry.set_anchor(self.name, self.name if is_better(measured) else self.pinned["anchor"])
         if not verdict.promote or not self.settings.promote:
             return {"promoted": False, "champion": self.registry.champion()}
         now = self.registry.champion()
@@ -423,7 +489,7 @@ class _Night:
         write_report(self.folder, about, self.settings)
         challenger = self._challenger() if about["challenger"] else None
         record_night(self.releases, challenger, about, self.config, self.progress)
-        for path in (self.folder / "work").glob("snapshot-*"):
+        for path in (self.folder / WORK).glob("snapshot-*"):
             shutil.rmtree(path, ignore_errors=True)
         draft = self.folder / f"{OUTCOME}.draft"
         draft.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -433,12 +499,16 @@ class _Night:
 
 def _measured(figures: dict[str, Any]) -> Measured:
     """What was measured, from its JSON form."""
-    made = dict(figures)
-    for key in ("quality", "relevance"):
-        made[key] = Estimate(**made[key])
+    made = _estimated(figures)
     for key in ("quality_of", "relevance_of", "reach", "p50_ms", "p99_ms", "bytes"):
         made[key] = tuple(made[key])
+    if made["anchored"] is not None:
+        made["anchored"] = Anchored(**_estimated(made["anchored"]))
     return Measured(**made)
+
+
+def _estimated(figures: dict[str, Any]) -> dict[str, Any]:
+    return figures | {key: Estimate(**figures[key]) for key in ("quality", "relevance")}
 
 
 def _table(figures: pl.DataFrame) -> list[dict[str, Any]]:

@@ -133,6 +133,11 @@ def _learnt(about: Mapping[str, Any]) -> list[str]:
     data, window, pinned = about["data"], about["window"], about["pinned"]
     lines = [
         f"champion '{pinned['champion']}' (content {pinned['champion_content'][:12]})",
+        *(
+            [f"anchor '{pinned['anchor']}': the best release so far"]
+            if pinned["anchor"] != pinned["champion"]
+            else []
+        ),
         f"the log from {window['start'][:10]} to {window['end'][:10]}, {data['events']:,} events"
         + (f", version {pinned['version']} of the Delta log" if pinned["version"] is not None else ""),
         f"held out for the comparison: from {window['held_out'][:10]} on",
@@ -140,6 +145,12 @@ def _learnt(about: Mapping[str, Any]) -> list[str]:
         "since the "
         "champion",
     ]
+    if pinned["catalogue"] is not None:
+        told = pinned["catalogue"]
+        lines.append(
+            f"the store's catalogue with what the live one was told of {told['items']:,} items (up to its "
+            f"batch {told['through']})"
+        )
     if not data["compared_with"]:
         lines.append("no earlier days to compare the last one with")
     for day in data["skipped"]:

@@ -68,6 +68,10 @@ class GateLimits(Section):
     judged."""
     reach_margin: float = Field(default=0.1, ge=0, le=1)
     """By how much the share of chosen items that the beams reach may be below the champion's."""
+    anchor: bool = True
+    """Whether quality and relevance may lie no further than the same two margins below those of the anchor,
+    either: the best release so far, which stays until a challenger is better beyond doubt. Without
+    it a little may be lost each night, night after night."""
     latency_ratio: float = Field(default=1.5, gt=0)
     """Largest median ratio of a search's time to the champion's, one right after the other."""
     latency_ms: float = Field(default=0.0, ge=0)

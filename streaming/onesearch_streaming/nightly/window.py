@@ -75,7 +75,13 @@ def learnt_from(events: pl.LazyFrame, window: Window, attribution: timedelta) ->
     return pl.concat([before, late])
 
 
-def write_night_store(path: Path, base: Store, events: pl.LazyFrame, about: dict[str, Any]) -> Store:
-    """A store of the base's catalogue, shoppers and judgements, and of these events, in order of time."""
+def write_night_store(
+    path: Path, base: Store, events: pl.LazyFrame, about: dict[str, Any], items: pl.DataFrame | None = None
+) -> Store:
+    """A store of the base's shoppers and judgements, and of these events, in order of time.
+
+    ``items`` is its catalogue; None: the base's.
+    """
     rows = events.sort("ts", "event_id").collect(engine="streaming")
-    return derived(base, path, {"night": about}, replaced={"interactions": rows})
+    replaced = {"interactions": rows} | ({} if items is None else {"items": items})
+    return derived(base, path, {"night": about}, replaced=replaced)

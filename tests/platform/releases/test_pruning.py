@@ -54,6 +54,26 @@ def test_what_is_needed_is_kept(registry: Registry) -> None:
     }  # fmt: skip
 
 
+def test_anchors_of_champions_are_kept(registry: Registry) -> None:
+    assert registry.anchor("r3") == "r3"
+    for name, anchor in (("r2", "r0"), ("r3", "r1"), ("r4", "r7")):
+        registry.set_anchor(name, anchor)
+    for name in ("r2", "r3"):
+        registry.promote(name)
+    assert prune(registry, keep=0).kept == {
+        "r0": "anchor", "r1": "anchor", "r2": "previous champion", "r3": "champion"
+    }  # fmt: skip
+    # Of what is gone nothing is known any more, and what lost its anchor is its own.
+    with pytest.raises(UsageError, match="no release 'r7'"):
+        registry.set_anchor("r3", "r7")
+    registry.set_anchor("r3", "r3")
+    registry.set_anchor("r2", "r2")
+    assert set(prune(registry, keep=0).removed) == {"r0", "r1"} and registry.anchor("r3") == "r3"
+    (registry.folder / "ANCHORS").write_text("[]")
+    with pytest.raises(ArtifactError, match="ANCHORS"):
+        prune(registry, keep=0)
+
+
 def test_broken_releases_go_first_and_nothing_else_is_touched(registry: Registry) -> None:
     registry.promote("r0")
     (registry.folder / "r7" / "manifest.json").write_text("{}")

@@ -125,6 +125,31 @@ async def test_a_rollback_takes_back_what_still_drains(
         assert own.fleet.names == ["a"] and own.fleet.loads == ["a", "b"]
 
 
+async def test_two_gateways_over_one_folder_both_follow(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each by itself: one that cannot load goes on with the old release, and comes after when it can."""
+    async with following(registry, monkeypatch) as one, following(registry, monkeypatch) as other:
+        other.fleet.broken = {"b"}
+        registry.promote("b")
+        await until(lambda: one.gateway.lineup.champion.name == "b")
+        await until(lambda: "b has no weights" in other.gateway.problem)
+        assert other.gateway.lineup.champion.name == "a" and one.gateway.problem == ""
+        other.fleet.broken = set()
+        await until(lambda: other.gateway.lineup.champion.name == "b" and other.gateway.problem == "")
+        challenger = registry.challenge("c", 0.5)
+        for own in (one, other):
+            await until(lambda own=own: own.gateway.lineup.challenger is not None)
+        # The same shoppers see the same release, whichever gateway they come to.
+        for user in map(str, range(50)):
+            assert one.gateway.lineup.pick(user, "r").name == other.gateway.lineup.pick(user, "r").name
+        assert one.gateway.lineup.salt == other.gateway.lineup.salt == challenger.salt
+        registry.end_challenge()
+        registry.rollback()
+        for own in (one, other):
+            await until(lambda own=own: own.fleet.names == ["a"])
+
+
 async def test_a_pointer_that_moves_on_while_loading(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,7 +77,6 @@ class Shop:
         self.folder, self.toy = folder, toy
         self.store, self.log, self.releases = folder / "store", folder / "log", folder / "releases"
         self.items = shared.catalogue(240).with_columns(price=pl.lit(10.0) + pl.int_range(pl.len()))
-        self.write_store(self.items)
 
     def write_store(self, items: pl.DataFrame) -> None:
         with StoreWriter(self.store, "test") as writer:
@@ -92,13 +92,26 @@ class Shop:
         Registry(self.releases).promote("first")
 
 
-@pytest.fixture
-def shop(tmp_path: Path, toy, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    from onesearch import plugins
-    from onesearch.releases import release
+def _with_toys(patch: pytest.MonkeyPatch, toy) -> None:
+    patch.setattr("onesearch.plugins.load_plugins", lambda: toy.plugins)
+    patch.setattr("onesearch.releases.release.load_plugins", lambda: toy.plugins)
 
-    monkeypatch.setattr(plugins, "load_plugins", lambda: toy.plugins)
-    monkeypatch.setattr(release, "load_plugins", lambda: toy.plugins)
+
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory, toy) -> Shop:
+    """A shop whose first release is trained; tests take copies of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        _with_toys(patch, toy)
+        made = Shop(tmp_path_factory.mktemp("begun"), toy)
+        made.write_store(made.items)
+        made.first()
+    return made
+
+
+@pytest.fixture
+def shop(tmp_path: Path, begun: Shop, toy, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    _with_toys(monkeypatch, toy)
     made = Shop(tmp_path, toy)
-    made.first()
+    shutil.copytree(begun.store, made.store)
+    shutil.copytree(begun.releases, made.releases)
     return made

@@ -22,7 +22,7 @@ from onesearch_streaming.nightly.data_checks import (
     stability,
 )
 from onesearch_streaming.nightly.days import ahead_of, catalogue_figures, day_figures
-from onesearch_streaming.nightly.gate import Measured, check_challenger, decide
+from onesearch_streaming.nightly.gate import Anchored, Measured, check_challenger, decide, is_better
 from onesearch_streaming.nightly.settings import DataLimits, GateLimits, NightlySettings
 from onesearch_streaming.nightly.verdict import advice, refusals, within
 
@@ -209,6 +209,47 @@ def test_an_equal_challenger_passes() -> None:
 def test_each_fault_of_a_challenger_is_refused_for_its_reason(change: dict[str, object], name: str) -> None:
     checks = check_challenger(replace(SAME, **change), GateLimits())  # type: ignore[arg-type]
     assert [check.name for check in refusals(checks)] == [name]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"quality": Estimate(-0.021, -0.03, -0.01)}, "lasting quality"),
+        ({"relevance": Estimate(-0.021, -0.03, -0.01)}, "lasting relevance"),
+        ({"quality": Estimate(math.nan, math.nan, math.nan)}, "lasting quality"),
+    ],
+)
+def test_what_is_lost_since_the_anchor_is_refused(change: dict[str, object], name: str) -> None:
+    anchored = Anchored("best", Estimate(-0.019, -0.03, 0.01), 0.5, Estimate(0.0, -0.01, 0.01), 0.6)
+    assert decide(check_challenger(replace(SAME, anchored=anchored), GateLimits())).promote
+    checks = check_challenger(replace(SAME, anchored=replace(anchored, **change)), GateLimits())  # type: ignore[arg-type]
+    assert [check.name for check in refusals(checks)] == [name] and "'best'" in refusals(checks)[0].reason
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_small_losses_do_not_add_up(seed: int) -> None:
+    """Nights that better the shop, then twenty that each lose half a percent, which the champion's margin
+    lets through; what is measured scatters. Together they lose the margin, and
+    what chance lets through; without the anchor they lose it all."""
+    rng, error, limits = np.random.default_rng(seed), 0.004, GateLimits()
+
+    def estimate(difference: float) -> Estimate:
+        seen = difference + error * float(rng.normal())
+        return Estimate(seen, seen - 1.96 * error, seen + 1.96 * error)
+
+    champion, anchor, alone, best = 0.5, 0.5, 0.5, 0.5
+    for change in [0.006] * 10 + [-0.005] * 20:
+        challenger = champion + change
+        level = estimate(0.0)
+        anchored = Anchored("best", estimate(challenger - anchor), anchor, level, 0.6)
+        measured = replace(SAME, quality=estimate(change), relevance=level, anchored=anchored)
+        if decide(check_challenger(measured, limits)).promote:
+            champion, anchor = challenger, challenger if is_better(measured) else anchor
+        if decide(check_challenger(replace(measured, anchored=None), limits)).promote:
+            alone += change
+        best = max(best, champion)
+    assert anchor > 0.5 and best - champion <= limits.quality_margin + 4 * error
+    assert best - alone > 4 * limits.quality_margin
 
 
 def test_drifted_codes_are_advice() -> None:

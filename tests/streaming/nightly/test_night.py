@@ -8,12 +8,17 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from onesearch.catalogue.changes import Change
+from onesearch.catalogue.log import ChangeLog
 from onesearch.config import parse_config
 from onesearch.data.store import Store
 from onesearch.errors import OneSearchError, UsageError
 from onesearch.progress import SilentProgress
+from onesearch.releases.pruning import prune
 from onesearch.releases.registry import Registry
 from onesearch.releases.release import Release
+from onesearch_streaming.ingest.delta_log import DeltaLog, files
+from onesearch_streaming.ingest.pins import pin, pins
 from onesearch_streaming.nightly.kill import killed_nights
 from onesearch_streaming.nightly.night import look, newest_day, run_night
 
@@ -31,8 +36,9 @@ least_searches = 10
 """
 
 
-def night(shop, day: date = NINTH, extra: str = LOOSE):
-    return run_night(shop.store, shop.log, shop.releases, shop.toy.config(extra), day, SilentProgress())
+def night(shop, day: date = NINTH, extra: str = LOOSE, releases: Path | None = None, catalogue=None):
+    config, folder = shop.toy.config(extra), releases or shop.releases
+    return run_night(shop.store, shop.log, folder, config, day, SilentProgress(), catalogue=catalogue)
 
 
 def test_a_good_night_promotes_its_challenger_and_tells_why(shop) -> None:
@@ -107,6 +113,28 @@ def test_a_worse_challenger_is_refused(shop) -> None:
     assert "was refused. 'first' stays" in (ended.folder / "report.txt").read_text(encoding="utf-8")
 
 
+def test_the_best_release_so_far_stays_the_anchor(shop) -> None:
+    """It is measured beside the champion, and pruning keeps it."""
+    registry = Registry(shop.releases)
+    days = [NINTH + timedelta(days=number) for number in range(3)]
+    for number, day in enumerate(days):
+        shop.append(8 + number)
+        # Better beyond doubt it cannot be: toy parts order by chance.
+        ended = night(shop, day)
+        assert ended.promoted and registry.anchor(f"night-{day}") == "first"
+        names = [check["name"] for check in ended.about["verdict"]["checks"]]
+        assert ("lasting quality" in names) == ("lasting relevance" in names) == (number > 0)
+    text = (ended.folder / "report.txt").read_text(encoding="utf-8")
+    assert "anchor 'first': the best release so far" in text and "lasting quality" in text
+    assert ended.about["measured"]["measured"]["anchored"]["name"] == "first"
+    assert prune(registry, keep=0).kept == {
+        "first": "anchor", "night-2024-03-10": "previous champion", "night-2024-03-11": "champion"
+    }  # fmt: skip
+    # Who goes back to a release goes back to its anchor; a release that no night passed is its own.
+    assert registry.rollback().name == "night-2024-03-10"
+    assert registry.anchor("night-2024-03-10") == registry.anchor("first") == "first"
+
+
 def test_a_missed_night_is_made_up(shop) -> None:
     for number in (8, 9, 10):
         shop.append(number)
@@ -137,20 +165,105 @@ def test_without_a_champion_or_a_log(shop, tmp_path: Path) -> None:
 
 
 def test_a_store_that_changes_under_a_night_is_noticed(shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onesearch_streaming.nightly import night as module
-
     shop.append(8)
-
-    def interrupted(*given: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "write_night_store", interrupted)
+    monkeypatch.setattr("onesearch_streaming.nightly.night.write_night_store", interrupted)
     with pytest.raises(KeyboardInterrupt):
         night(shop)
     monkeypatch.undo()
     shop.write_store(shop.items.head(200))
     with pytest.raises(OneSearchError, match="changed since the night"):
         night(shop)
+
+
+def changed_catalogue(shop) -> Path:
+    """Of 240 items two go, one is put anew, one costs something else, and two are new."""
+    folder = shop.folder / "live"
+    ids = shop.items["item_id"].to_list()
+    ChangeLog(folder).append(
+        [
+            Change(ids[0], "withdraw"),
+            Change(ids[5], "withdraw"),
+            Change(ids[7], "patch", price=3.5, in_stock=False),
+            Change("new-1", title="red lamp of tomorrow", category=("home",), price=12.0),
+            Change("new-2", title="blue lamp of tomorrow", category=("home",), price=13.0),
+            Change(ids[9], title="red lamp, another one", category=("home",), price=14.0),
+        ]
+    )
+    return folder
+
+
+def test_a_night_learns_from_the_catalogue_as_it_is(shop) -> None:
+    shop.append(8)
+    live, ids = changed_catalogue(shop), shop.items["item_id"].to_list()
+    ended = night(shop, catalogue=live)
+    assert ended.promoted, ended.about["verdict"]["reasons"]
+    assert ended.about["pinned"]["catalogue"]["items"] == 6
+    told = (ended.folder / "report.txt").read_text(encoding="utf-8")
+    assert "what the live one was told of 6 items (up to its batch 1)" in told
+    items = Release.open(shop.releases / "night-2024-03-09", plugins=shop.toy.plugins).index.items
+    assert set(items["item_id"]) == {*ids, "new-1", "new-2"} - {ids[0], ids[5]}
+    row = dict(zip(items["item_id"], items.to_dicts(), strict=True))
+    assert (row[ids[7]]["price"], row[ids[7]]["in_stock"]) == (3.5, False)
+    assert (row[ids[9]]["title"], row["new-2"]["price"]) == ("red lamp, another one", 13.0)
+    # What broke on the way to the live catalogue is seen as well.
+    ChangeLog(live).append([Change(one, "patch", price=0.0) for one in ids[20:40]])
+    shop.append(9)
+    seen = look(shop.store, shop.log, shop.releases, shop.toy.config(LOOSE), NINTH + timedelta(days=1), live)
+    assert [reason.split(":")[0] for reason in seen["reasons"]] == ["prices"]
+    with pytest.raises(UsageError, match="no live catalogue"):
+        look(
+            shop.store,
+            shop.log,
+            shop.releases,
+            shop.toy.config(LOOSE),
+            NINTH + timedelta(days=1),
+            shop.folder / "none",
+        )
+
+
+def test_a_night_that_goes_on_sees_the_moment_that_it_pinned(shop, monkeypatch) -> None:
+    """Whatever was logged, changed, put together and vacuumed since."""
+    shop.append(8)
+    live, twin = changed_catalogue(shop), shop.folder / "twin"
+    shutil.copytree(shop.releases, twin)
+    whole = night(shop, releases=twin, catalogue=live)
+    assert pins(shop.log) == {}
+    with monkeypatch.context() as stopped:
+        stopped.setattr("onesearch_streaming.nightly.night.write_night_store", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            night(shop, catalogue=live)
+    [version] = pins(shop.log).values()
+    shop.append(8, searches=40, seed=7)
+    ids = shop.items["item_id"].to_list()
+    ChangeLog(live).append([Change(ids[1], "withdraw"), Change("new-1", "patch", price=1.0)])
+    log = DeltaLog(shop.log)
+    assert log.compact(128)["removed"] and len(log.vacuum(0)) == 1  # what came in between
+    assert all(Path(one).exists() for one in files(shop.log, version))
+    ended = night(shop, catalogue=live)
+    assert ended.about["pinned"] == whole.about["pinned"] | {"version": version}
+    assert ended.about["challenger"]["content"] == whole.about["challenger"]["content"]
+    # Nothing holds it any more.
+    assert pins(shop.log) == {} and log.vacuum(0)
+
+
+def test_a_night_that_was_given_up_holds_nothing_for_ever(shop, monkeypatch) -> None:
+    shop.append(8)
+    with monkeypatch.context() as stopped:
+        stopped.setattr("onesearch_streaming.nightly.night.write_night_store", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            night(shop)
+    pin(shop.log, "somebody-else", 0)
+    assert len(pins(shop.log)) == 2
+    shop.append(9)
+    assert night(shop, NINTH + timedelta(days=1)).promoted
+    assert pins(shop.log) == {"somebody-else": 0}
+    with pytest.raises(UsageError, match="nothing is logged"):
+        night(shop, NINTH + timedelta(days=9))
+    assert pins(shop.log) == {"somebody-else": 0}
+
+
+def interrupted(*given: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_dry_run_writes_nothing(shop) -> None:
