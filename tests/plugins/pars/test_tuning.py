@@ -79,7 +79,9 @@ def test_parts_that_say_nothing_leave_the_listwise_score_alone() -> None:
 def test_without_any_gain_the_defaults_stand() -> None:
     made = lists({"ctr": 1.0})
     bare = all_shown(made.parts, np.zeros_like(made.gain), made.mask, made.group)
-    assert tune(bare, FREE).tolist() == DEFAULT.tolist() and math.isnan(cross_validated(bare, FREE))
+    assert tune(bare, FREE).tolist() == untuned(bare, FREE).tolist()
+    assert np.delete(untuned(bare, FREE) - DEFAULT, PARTS.index("relevance")).tolist() == [0] * 4
+    assert math.isnan(cross_validated(bare, FREE))
     nothing = bare.only(np.zeros(len(bare.gain), bool))
     assert tune(nothing, ~FREE).tolist() == [0] * 5 and math.isnan(cross_validated(nothing, FREE))
 
