@@ -150,6 +150,7 @@ class LearningShop:
         config: Path,
         progress: Progress,
         history_days: int = HISTORY_DAYS,
+        first_config: Path = FIRST_CONFIG,
     ) -> None:
         self.base = _begun(whole, folder / "store", history_days)
         self.shoppers, self.progress = SimulatedShoppers.open(self.base), progress
@@ -165,6 +166,7 @@ class LearningShop:
             others={"nightly": nightly.model_copy(update={"accept_days": accepted})},
         )
         self.registry = Registry(self.releases)
+        self._first_config = first_config
 
     def first(self, release: Path | None) -> None:
         """The first champion: one that is given, or one trained on the store's own log."""
@@ -177,7 +179,7 @@ class LearningShop:
             shutil.copytree(release, self.releases / found.name)
             self.registry.promote(found.name)
             return
-        settings = parse_config(FIRST_CONFIG.read_text(encoding="utf-8"), str(FIRST_CONFIG))
+        settings = parse_config(self._first_config.read_text(encoding="utf-8"), str(self._first_config))
         train(self.base, self.releases, FIRST, settings, self.progress)
         self.registry.promote(FIRST)
 

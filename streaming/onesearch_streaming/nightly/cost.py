@@ -1,7 +1,8 @@
 """What a night costs beside histories of several sizes: the same newest days, ever more before them.
 
 While a night runs, the log's files of the days before its window are not there: they have been moved away.
-So whatever a night reads, it is not the history. All shoppers are simulated.
+So whatever a night reads, it is not the history. What it learns is cut short: training costs the same beside
+any of them. All shoppers are simulated.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from onesearch.releases.registry import Registry
 from onesearch.training.run import train
 from onesearch.training.tracking import TrackingConfig
 
+from onesearch_streaming.nightly.brevity import cut_short
 from onesearch_streaming.nightly.delta import PARTITION, append_to_log
 from onesearch_streaming.nightly.night import newest_day, run_night
 from onesearch_streaming.nightly.settings import DataLimits, NightlySettings
@@ -63,7 +65,7 @@ def night_costs(
     base = store_or_demo(store, folder, progress, DemoSize.small)
     shoppers = SimulatedShoppers.open(base)
     releases = folder / "releases"
-    train(base, releases, _FIRST, parse_config(first.read_text(encoding="utf-8"), str(first)), progress)
+    train(base, releases, _FIRST, parse_config(cut_short(first), str(first)), progress)
     Registry(releases).promote(_FIRST)
     days = []
     with progress.task("simulated days", MADE) as task:
@@ -119,7 +121,7 @@ def _one(
     for day in log.glob(f"{PARTITION}=*"):
         if date.fromisoformat(day.name.partition("=")[2]) < begins:
             shutil.rmtree(day)
-    text = config.read_text(encoding="utf-8")
+    text = cut_short(config)
     chosen = replace(
         parse_config(text, str(config)),
         others={"nightly": SETTINGS, "tracking": TrackingConfig(enabled=False)},

@@ -20,7 +20,8 @@ from onesearch.data.simulation import day_of
 from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
 
-from onesearch_streaming.nightly.bench import NIGHT_CONFIG, WARM_DAYS, LearningShop
+from onesearch_streaming.nightly.bench import FIRST_CONFIG, NIGHT_CONFIG, WARM_DAYS, LearningShop
+from onesearch_streaming.nightly.brevity import cut_short
 
 
 def bench_kills(kills: int, seed: int, progress: Progress, searches: int = 300) -> dict[str, Any]:
@@ -30,14 +31,12 @@ def bench_kills(kills: int, seed: int, progress: Progress, searches: int = 300) 
     """
     with TemporaryDirectory(prefix="onesearch-kill-") as scratch:
         folder = Path(scratch)
-        base = store_or_demo(None, folder, progress, DemoSize.small)
-        loop = LearningShop(base, folder, searches, 0.05, seed, NIGHT_CONFIG, progress)
-        loop.first(None)
+        loop = _shop(folder, searches, seed, progress)
         for number in range(WARM_DAYS + 1):
             loop.day(number)
-        config = folder / "night.toml"
+        config = folder / "killed-night.toml"
         accepted = ", ".join(f'"{day_of(number)}"' for number in range(WARM_DAYS))
-        text = NIGHT_CONFIG.read_text(encoding="utf-8")
+        text = cut_short(NIGHT_CONFIG)
         text = text.replace("[nightly]\n", f"[nightly]\naccept_days = [{accepted}]\n", 1)
         config.write_text(f"{text}\n[tracking]\nenabled = false\n", encoding="utf-8")
         # More threads add up in another order each time: equal to seven digits, not to the last bit.
@@ -57,10 +56,19 @@ def bench_kills(kills: int, seed: int, progress: Progress, searches: int = 300) 
 
 def first_release(folder: Path, seed: int, progress: Progress) -> Path:
     """Train the first release of a small simulated shop in a folder."""
-    base = store_or_demo(None, folder, progress, DemoSize.small)
-    loop = LearningShop(base, folder, 1, 0.0, seed, NIGHT_CONFIG, progress)
-    loop.first(None)
+    loop = _shop(folder, 1, seed, progress)
     return loop.registry.path(str(loop.registry.champion()))
+
+
+def _shop(folder: Path, searches: int, seed: int, progress: Progress) -> LearningShop:
+    """A small simulated shop with its first release."""
+    base = store_or_demo(None, folder, progress, DemoSize.small)
+    first, night = folder / "first.toml", folder / "night.toml"
+    first.write_text(cut_short(FIRST_CONFIG), encoding="utf-8")
+    night.write_text(cut_short(NIGHT_CONFIG), encoding="utf-8")
+    loop = LearningShop(base, folder, searches, 0.05, seed, night, progress, first_config=first)
+    loop.first(None)
+    return loop
 
 
 def killed_nights(
