@@ -222,6 +222,8 @@ def draw(tables: dict[str, list[dict[str, float]]], path: Path, title: str) -> P
 
 
 def _panel(axis: Any, tower: str, table: Sequence[dict[str, float]]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     predicted = np.array([entry["predicted"] for entry in table])
     observed = np.array([entry["observed"] for entry in table])
     count = np.array([entry["rows"] for entry in table])
@@ -236,6 +238,10 @@ def _panel(axis: Any, tower: str, table: Sequence[dict[str, float]]) -> None:
     seen = observed > 0
     axis.plot(predicted[seen], observed[seen], "o", color="#0b6e4f", markersize=5)
     axis.set(xscale="log", yscale="log", xlim=edges, ylim=edges, xlabel="predicted rate")
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        side.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
+        side.set_minor_formatter(NullFormatter())
     axis.set_title(f"{tower.upper()}, {int(count.sum()):,} rows", fontsize=10, loc="left")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
