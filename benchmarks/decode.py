@@ -1,4 +1,4 @@
-"""Constrained decoding beside its peers: ``python benchmarks/decode.py [--quick]`` prints one JSON object."""
+"""Constrained decoding beside its peers: ``python benchmarks/decode.py`` prints one JSON object."""
 
 from __future__ import annotations
 
@@ -19,5 +19,12 @@ if __name__ == "__main__":
     parser.add_argument("--no-peers", action="store_true", help="only our own engines")
     given = parser.parse_args()
     widths = [int(width) for width in given.beams.split(",")]
-    found = run(given.sizes.split(","), widths, given.items, given.repeats, given.threads, not given.no_peers)
+    found = run(
+        given.sizes.split(","),
+        widths,
+        given.items,
+        repeats=given.repeats,
+        threads=given.threads,
+        peers=not given.no_peers,
+    )
     print(json.dumps(found, indent=1))

@@ -1,10 +1,14 @@
-"""What tests of several rooms share: a real Kafka broker, and patience on busy machines."""
+"""What tests of several rooms share: a real Kafka broker, a stand-in for a GPU, patience on busy machines."""
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 import signal
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck
@@ -18,6 +22,21 @@ from onesearch.kafka.securing import Secured
 # On a machine that others use, a test is slow for reasons that are not its own.
 hypothesis_settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("patient")
+
+
+@pytest.fixture
+def fake_gpu(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What stands in for a GPU with TensorRT (tests/fake_gpu.py)."""
+    spec = importlib.util.spec_from_file_location("fake_gpu", Path(__file__).with_name("fake_gpu.py"))
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+    if compiler is None:
+        pytest.skip("no C compiler")
+    folder = tmp_path_factory.getbasetemp() / "fake-gpu"
+    folder.mkdir(exist_ok=True)
+    return module.FakeGpu(folder, [compiler])
 
 
 @pytest.fixture(scope="session")

@@ -118,6 +118,9 @@ class ServingConfig(Section):
     processes: Literal["one", "each"] = "one"
     """Processes of the steps of a search. ``one``: all steps in one. ``each``: one each, led by Triton's
     ensemble; steps can then run in numbers of their own, and each search pays for the ways between them."""
+    gpu: bool = False
+    """Whether the model that holds the generator runs as an instance of the first GPU. What searches there is
+    the generator's own setting (``[generator.seq2seq] engine = "tensorrt"``). See docs/results/gpu.md."""
     host: str = "127.0.0.1"
     """Address that gateway and Triton listen on."""
     port: Port = 0

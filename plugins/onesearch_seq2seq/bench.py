@@ -19,26 +19,33 @@ import numpy as np
 import torch
 from onesearch.compiling.runtime import Runtime
 from onesearch.contracts import Prompt, SearchResult
+from onesearch.errors import UsageError
 from onesearch.index import CatalogueIndex, LiveTree
 from onesearch.progress import Progress, SilentProgress
 
 from onesearch_seq2seq.bench_peers import PEERS
-from onesearch_seq2seq.config import Seq2SeqConfig
+from onesearch_seq2seq.config import GpuConfig, Seq2SeqConfig
 from onesearch_seq2seq.exporting import export
 from onesearch_seq2seq.graphs import Precision
-from onesearch_seq2seq.model import LowRank, Seq2Seq, Shape
+from onesearch_seq2seq.model import LowRank, Seq2Seq
 from onesearch_seq2seq.native.engine import Account, NativeEngine
 from onesearch_seq2seq.server import Seq2SeqServer
+from onesearch_seq2seq.shape import Shape
 
 LEVELS, TEXT, DIMENSION = (4096, 1024, 512, 256, 256), 16_000, 384
 # How far each level's codes crowd together; gives the node counts of Home Depot's tree.
 _SKEW = (1.6, 1.9, 3.0, 6.0, 6.0)
 _SLOW_ROUNDS = 3  # of the peers that take half a second and more
+_ENGINES: dict[str, tuple[tuple[Precision, str], ...]] = {
+    "auto": (("int8", "auto"), ("fp32", "auto")),
+    "onnx": (("int8", "onnx"),),
+    "torch": (("fp32", "torch"),),
+}
 
 
 @dataclass(frozen=True)
 class Question:
-    """One query: ids i32[1, T] and e_q° f32[1, D]."""
+    """Queries, one where nothing is said: ids i32[B, T] and e_q° f32[B, D]."""
 
     ids: np.ndarray
     vector: np.ndarray
@@ -56,6 +63,9 @@ def run(
     repeats: int = 20,
     threads: int = 2,
     peers: bool = True,
+    engine: Sequence[str] = ("auto", "onnx"),
+    gpu: bool = False,
+    batch: Sequence[int] = (1, 8, 64),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Time one query at a time on a synthetic catalogue.
@@ -68,6 +78,11 @@ def run(
         repeats: queries timed.
         threads: threads of every engine.
         peers: time transformers and CTranslate2 beside it, where they are installed.
+        engine: what of ours to time: auto (the native search where it runs, in int8 and fp32), onnx (the
+            graph in int8), torch (the static graph in fp32, on the processor).
+        gpu: time searches on a GPU instead: TensorRT, torch with and without CUDA graphs, transformers, at
+            each batch size. What cannot run here is left out, and ``left_out`` says why.
+        batch: queries searched at once, with --gpu.
 
     Returns:
         ``rows``: engine, size, beams, items, constrained, p50_ms, p99_ms, illegal (share of the SIDs found
@@ -79,16 +94,24 @@ def run(
         decoder and in all else (tree, heads, ranking), and the rows that went through the decoder.
         ``matmul_ms``: a product of 512 × 512 by 512 × 2048 in float32 in the same runtime, to compare
         machines by.
+        With ``gpu`` see :func:`onesearch_seq2seq.bench_gpu.timed`.
     """
     progress = progress or SilentProgress()
     torch.set_num_threads(threads)
     live = synthetic_tree(items)
+    if gpu:
+        from onesearch_seq2seq.bench_gpu import timed
+
+        return timed(sizes, beams, live, batch, tokens, repeats, threads, peers, progress)
+    if unknown := set(engine) - set(_ENGINES):
+        raise UsageError(f"--engine {min(unknown)}: known are {', '.join(_ENGINES)}")
     random = np.random.default_rng(7)
     rows: list[dict[str, Any]] = []
     phases: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, progress.task("decoding", len(sizes) * len(beams)) as task:
         for size in sizes:
-            engines, own = _own_engines(size, live, threads, Path(folder))
+            kinds = [kind for name in engine for kind in _ENGINES[name]]
+            engines, own = _own_engines(size, live, threads, Path(folder), kinds, beams)
             if peers:
                 for make in PEERS:
                     engines.update(make(size, live.tree, TEXT, threads, Path(folder)))
@@ -189,30 +212,44 @@ class _Own:
 
 
 def _own_engines(
-    size: str, live: LiveTree, threads: int, folder: Path
+    size: str,
+    live: LiveTree,
+    threads: int,
+    folder: Path,
+    kinds: Sequence[tuple[Precision, str]],
+    beams: Sequence[int],
 ) -> tuple[dict[str, Engine], dict[str, _Own]]:
-    """Ours by name: the native engine in both precisions where it runs, and the ONNX graph in int8."""
+    """Ours by name, of the precisions and engines asked for."""
     model, config = random_network(size)
-    kinds: list[tuple[Precision, str]] = [
-        ("int8", "auto"),
-        ("fp32", "auto"),
-        ("int8", "onnx"),
-    ]
+    gpu = GpuConfig(precision="fp32", beams=tuple(beams), batch=1, prefixes=0)
     own: dict[str, _Own] = {}
     for precision, engine in kinds:
         path = folder / f"{size}-{precision}"
         if not path.exists():
-            export(model, config, path, precision)
-        context = SimpleNamespace(
-            vocabulary=SimpleNamespace(levels=LEVELS),
-            runtime=Runtime(threads),
-            index=SimpleNamespace(live=live),
-        )
-        wanted = config.model_copy(update={"engine": engine})
-        server = Seq2SeqServer.open(path, context, wanted)  # type: ignore[arg-type]
-        native = server.engine.name == "native"
-        own[f"onesearch-{precision}" if native else f"onesearch-onnx-{precision}"] = _Own(server)
+            export(model, config.model_copy(update={"engine": "torch"}), path, precision)
+        server = opened(path, live, threads, config.model_copy(update={"engine": engine, "gpu": gpu}))
+        used = "" if server.engine.name == "native" else f"{server.engine.name}-"
+        own[f"onesearch-{used}{precision}"] = _Own(server)
     return {name: one.engine(live, model.dims.width) for name, one in own.items()}, own
+
+
+def opened(folder: Path, live: LiveTree, threads: int, config: Seq2SeqConfig) -> Seq2SeqServer:
+    """A server of what was exported to a folder, over a tree."""
+    context = SimpleNamespace(
+        vocabulary=SimpleNamespace(levels=LEVELS),
+        runtime=Runtime(threads),
+        index=SimpleNamespace(live=live),
+        release=folder,
+    )
+    return Seq2SeqServer.open(folder, context, config)  # type: ignore[arg-type]
+
+
+def asked_of(leaf_vectors: np.ndarray, tokens: int, random: np.random.Generator, count: int = 1) -> Question:
+    """Random prompts, and vectors near those of items."""
+    near = leaf_vectors[random.integers(len(leaf_vectors), size=count)]
+    near = near + random.normal(size=near.shape) * 0.03
+    vectors = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+    return Question(random.integers(10, TEXT, (count, tokens)).astype(np.int32), vectors)
 
 
 def _time(
@@ -230,9 +267,7 @@ def _time(
     tokens, repeats = asked
     leaf_vectors = live.vectors[-1].astype(np.float32)
     for number in range(repeats + 2):  # the first two warm up
-        near = leaf_vectors[random.integers(len(leaf_vectors))] + random.normal(size=DIMENSION) * 0.03
-        vector = (near / np.linalg.norm(near)).astype(np.float32)[None]
-        question = Question(random.integers(10, TEXT, (1, tokens)).astype(np.int32), vector)
+        question = asked_of(leaf_vectors, tokens, random)
         for name, engine in engines.items():
             slow = times[name] and np.median(times[name]) > 0.4
             if slow and number > _SLOW_ROUNDS + 1:

@@ -14,9 +14,9 @@ from onesearch_seq2seq.config import SIZES
 
 
 def transformers_engines(
-    size: str, tree: PrefixTree, text: int, threads: int, folder: Path
+    size: str, tree: PrefixTree, text: int, threads: int, folder: Path, device: str = "cpu"
 ) -> dict[str, Callable[..., np.ndarray]]:
-    """BART of the same size; ``generate`` with ``prefix_allowed_tokens_fn``, float32."""
+    """BART of the same size; ``generate`` with ``prefix_allowed_tokens_fn``, float32 (on GPUs float16)."""
     try:
         from transformers import BartConfig, BartForConditionalGeneration
     except ImportError:
@@ -39,12 +39,13 @@ def transformers_engines(
         eos_token_id=2,
         decoder_start_token_id=1,
     )
-    model = BartForConditionalGeneration(config).eval()
+    model = BartForConditionalGeneration(config).eval().to(device)
+    model = model if device == "cpu" else model.half()
     offsets = text + np.concatenate([[0], np.cumsum(tree.levels)[:-1]])
     known: dict[tuple[int, ...], list[int]] = {}
 
     def allowed(_: int, ids: torch.Tensor) -> list[int]:
-        prefix = tuple((ids[1:].numpy() - offsets[: len(ids) - 1]).tolist())
+        prefix = tuple((ids[1:].cpu().numpy() - offsets[: len(ids) - 1]).tolist())
         if prefix not in known:
             node = tree.find(prefix) if prefix else 0
             first = tree.first_child[len(prefix)]
@@ -56,7 +57,7 @@ def transformers_engines(
     def engine(question: Any, beams: int) -> np.ndarray:
         with torch.inference_mode():
             found = model.generate(
-                torch.from_numpy(question.ids.astype(np.int64)),
+                torch.from_numpy(question.ids.astype(np.int64)).to(device),
                 num_beams=beams,
                 num_return_sequences=beams,
                 max_new_tokens=depth,
@@ -64,7 +65,7 @@ def transformers_engines(
                 do_sample=False,
                 prefix_allowed_tokens_fn=allowed,
             )
-        return (found[:, 1 : depth + 1].numpy() - offsets).astype(np.int32)
+        return (found[:, 1 : depth + 1].cpu().numpy() - offsets).astype(np.int32)
 
     return {"transformers": engine}
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+ON_DEVICES = ("tensorrt", "torch")
+"""Engines that build graphs of fixed sizes from a network's weights."""
 
 
 class Section(BaseModel):
@@ -75,6 +78,23 @@ class PreferenceConfig(Section):
     """Nats a path by which the held-out likelihood of supervised training may fall."""
 
 
+class GpuConfig(Section):
+    """How searches run on a GPU: graphs of fixed sizes, built when a server starts."""
+
+    precision: Literal["fp32", "fp16", "bf16"] = "fp16"
+    """What the factors of matrix products are rounded to; sums and whatever scores and ranks stay float32."""
+    beams: tuple[Annotated[int, Field(ge=1, le=3840)], ...] = (128, 512)
+    """Widths that graphs are built for, each with weights of its own on the device. A search takes the next
+    wider one, and one that is wider than all of them runs on the processor."""
+    batch: int = Field(default=8, ge=1, le=64)
+    """Queries that are searched at once; a single one has a graph of its own."""
+    prefixes: int = Field(default=2, ge=0)
+    """Vectors before the prompt that there is room for: as many as the user encoder makes."""
+    candidates: int = Field(default=65_536, ge=1_024)
+    """Children that a step of a search looks at at most (or 32 a beam, where that is more); what is beyond is
+    dropped, least likely prefixes first, and the certificate counts it."""
+
+
 class Seq2SeqConfig(Section):
     """Settings of the encoder-decoder generator."""
 
@@ -133,9 +153,13 @@ class Seq2SeqConfig(Section):
     precision: Literal["int8", "fp32"] = "int8"
     """Arithmetic of the exported graph's matrix products: int8 quantises the weights by channel and the
     activations by row, as they come."""
-    engine: Literal["auto", "native", "onnx"] = "auto"
-    """What searches on a CPU: the native library, or the graph under ONNX Runtime. ``auto`` takes the library
-    where it was built (``make native``) and runs, and the graph elsewhere, on GPUs too."""
+    engine: Literal["auto", "native", "onnx", "tensorrt", "torch"] = "auto"
+    """What searches. On a CPU the native library, or the graph under ONNX Runtime: ``auto`` takes the library
+    where it was built (``make native``) and runs, and the graph elsewhere. On a GPU ``tensorrt``, or
+    ``torch`` to compare it with; where there is none, the first does what ``auto`` does, and the second runs
+    on the CPU. A release carries the weights that those two need if it was made with one of them chosen."""
+    gpu: GpuConfig = GpuConfig()
+    """Searches on a GPU."""
 
     @property
     def dimensions(self) -> Dimensions:

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 20
 _CONTRIB = "com.microsoft"
-Precision = Literal["int8", "fp32"]
+Precision = Literal["int8", "fp32", "fp16", "bf16"]
+_HALVES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 Shape = Sequence[int | str]
 
 
@@ -30,6 +31,7 @@ class Graph:
         self.constants: dict[str, onnx.TensorProto] = {}
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._count = 0
+        self._sizes: dict[str, dict[int, int]] = {}
 
     def __getattr__(self, kind: str) -> Callable[..., Any]:
         if not kind[0].isupper():
@@ -70,6 +72,7 @@ class Graph:
     def input(self, name: str, dtype: type[np.generic], shape: Shape) -> str:
         """Declare an input."""
         self.inputs.append(helper.make_tensor_value_info(name, _kind(dtype), list(shape)))
+        self._sizes[name] = {axis: length for axis, length in enumerate(shape) if isinstance(length, int)}
         return name
 
     def output(self, value: str, name: str, dtype: type[np.generic], shape: Shape) -> None:
@@ -78,8 +81,9 @@ class Graph:
         self.outputs.append(helper.make_tensor_value_info(name, _kind(dtype), list(shape)))
 
     def size(self, value: str, axis: int) -> str:
-        """Length of an axis, i64[1]."""
-        return self.Shape(value, start=axis, end=axis + 1)
+        """Length of an axis, i64[1]: a constant for an input that was declared with it."""
+        length = self._sizes.get(value, {}).get(axis)
+        return self.Shape(value, start=axis, end=axis + 1) if length is None else self.value([length])
 
     def shape(self, *lengths: str | int) -> str:
         """Lengths (names of i64[1], or numbers) as one i64 vector."""
@@ -99,13 +103,19 @@ class Graph:
         """i64[length]: 0, 1, 2 …"""
         return self.Range(np.int64(0), self.Squeeze(length), np.int64(1))
 
-    def save(self, path: Path) -> None:
-        """Check and write the graph, atomically."""
+    def model(self) -> onnx.ModelProto:
+        """The graph as ONNX."""
         graph = helper.make_graph(
             self.nodes, self.name, self.inputs, self.outputs, list(self.constants.values())
         )
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(_CONTRIB, 1)]
-        model = helper.make_model(graph, opset_imports=opsets, producer_name="onesearch", ir_version=10)
+        domains = {node.domain for node in self.nodes}
+        opsets = [helper.make_opsetid("", OPSET)]
+        opsets += [helper.make_opsetid(_CONTRIB, 1)] if _CONTRIB in domains else []
+        return helper.make_model(graph, opset_imports=opsets, producer_name="onesearch", ir_version=10)
+
+    def save(self, path: Path) -> None:
+        """Check and write the graph, atomically."""
+        model = self.model()
         onnx.checker.check_model(model)
         partial = path.with_suffix(".partial")
         onnx.save(model, str(partial))
@@ -125,25 +135,40 @@ def linear(
     positive: bool = False,
 ) -> str:
     """value [..., n] · weight f32[m, n]ᵀ + bias f32[m]; int8 quantises the weight by output channel and the
-    value by row (``positive``: it has no numbers below 0, so that all 8 bits are theirs).
+    value by row (``positive``: it has no numbers below 0, so that all 8 bits are theirs), fp16 and bf16 round
+    both.
 
     A scale a row, not one a tensor as in ONNX Runtime's DynamicQuantizeMatMul: a query's results must not
     depend on what stands beside it in a batch.
     """
     columns = np.ascontiguousarray(weight.T)
-    if precision == "fp32":
-        product = graph.MatMul(value, columns)
+    if precision != "int8":
+        outcome = product(graph, value, columns, precision)
     else:
         quantised, scale = quantised_columns(columns)
         zero, step = (0, 1 / 255) if positive else (128, 1 / 127)
         highest = graph.ReduceMax(value if positive else graph.Abs(value), [-1], keepdims=1)
         highest = graph.Max(highest, np.float32(1e-30))
         levels = graph.QuantizeLinear(graph.Div(value, highest), np.float32(step), np.uint8(zero))
-        product = graph.MatMulIntegerToFloat(
+        outcome = graph.MatMulIntegerToFloat(
             levels, quantised, np.float32(step), scale, np.uint8(zero), domain=_CONTRIB
         )
-        product = graph.Mul(product, highest)
-    return product if bias is None else graph.Add(product, bias)
+        outcome = graph.Mul(outcome, highest)
+    return outcome if bias is None else graph.Add(outcome, bias)
+
+
+def product(graph: Graph, left: str, right: str | np.ndarray, precision: Precision) -> str:
+    """left [..., n] · right [n, m] or [..., n, m] in float32; ``fp16`` and ``bf16`` round both factors first,
+    which is where GPUs have their speed. (int8 is a matter of weights, see :func:`linear`.)"""
+    half = _HALVES.get(precision)
+    if half is None:
+        return str(graph.MatMul(left, right))
+    rounded: str | np.ndarray
+    if precision == "fp16" and isinstance(right, np.ndarray):
+        rounded = right.astype(np.float16)
+    else:
+        rounded = graph.Cast(right, to=half)
+    return str(graph.Cast(graph.MatMul(graph.Cast(left, to=half), rounded), to=TensorProto.FLOAT))
 
 
 def quantised_columns(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

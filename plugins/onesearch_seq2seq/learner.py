@@ -18,9 +18,10 @@ from onesearch_seq2seq.bart import start_from_bart
 from onesearch_seq2seq.checkpoints import read_tensors, write_json, write_tensors
 from onesearch_seq2seq.code_embeddings import start_from_codes
 from onesearch_seq2seq.config import PreferenceConfig, Seq2SeqConfig, StageConfig
-from onesearch_seq2seq.model import Seq2Seq, Shape
+from onesearch_seq2seq.model import Seq2Seq
 from onesearch_seq2seq.preference import PreferenceTrainer
 from onesearch_seq2seq.preference_paths import Policy
+from onesearch_seq2seq.shape import Shape
 from onesearch_seq2seq.training import StageTrainer
 
 _STAGES: tuple[Stage, ...] = ("alignment", "cooccurrence", "personalisation", "refresh")

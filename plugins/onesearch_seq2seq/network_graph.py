@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onesearch_seq2seq.config import Dimensions
-from onesearch_seq2seq.graphs import Graph, Precision, linear
-from onesearch_seq2seq.model import UNSEEN
+from onesearch_seq2seq.graphs import Graph, Precision, linear, product
+from onesearch_seq2seq.shape import UNSEEN
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,16 @@ class NetworkGraph:
         head = np.repeat(np.eye(dims.heads, dtype=np.float32), dims.width // dims.heads, axis=0)
         self._sum_heads, self._spread_heads = head, np.ascontiguousarray(head.T)
 
-    def encode(self, ids: str, mask: str, prefix: str) -> Memory:
-        """Prompt ids i32[B, T], mask bool[B, T], prefix f32[B, P, d] → memory."""
+    def encode(self, ids: str, seen: str, prefix: str | None) -> Memory:
+        """Prompt ids i32[B, T], prefix f32[B, P, d] before them (None: P = 0), and which of both are seen,
+        bool[B, P + T] → memory."""
         g = self.graph
         positions = g.Slice(self.weights["encoder.positions.weight"], [0], g.size(ids, 1), [0])
         x = g.Add(g.Gather(self.weights["tokens.weight"], ids), positions)
-        x = g.Concat(prefix, self.norm(x, "encoder.input_norm"), axis=1)
-        before = g.Expand(True, g.shape(g.size(prefix, 0), g.size(prefix, 1)))
-        seen = g.Unsqueeze(g.Concat(before, mask, axis=1), [1, 2])
-        bias = g.Where(seen, np.float32(0), np.float32(UNSEEN))
+        x = self.norm(x, "encoder.input_norm")
+        if prefix is not None:
+            x = g.Concat(prefix, x, axis=1)
+        bias = g.Where(g.Unsqueeze(seen, [1, 2]), np.float32(0), np.float32(UNSEEN))
         for number in range(self.dims.layers):
             x = self._encoder_layer(x, f"encoder.layers.{number}", bias)
         x = x if self.post_norm else self.norm(x, "encoder.output_norm")
@@ -132,8 +133,8 @@ class NetworkGraph:
     def _mix(self, query: str, keys: str, values: str, bias: str) -> str:
         """Attention of query f32[B, H, A, d/H] over keys f32[B, H, d/H, S] and values → f32[B, A, d]."""
         g = self.graph
-        shares = g.Softmax(g.Add(g.MatMul(query, keys), bias), axis=-1)
-        mixed = g.Transpose(g.MatMul(shares, values), perm=[0, 2, 1, 3])
+        shares = g.Softmax(g.Add(product(g, query, keys, self.precision), bias), axis=-1)
+        mixed = g.Transpose(product(g, shares, values, self.precision), perm=[0, 2, 1, 3])
         return g.Reshape(mixed, np.array([0, 0, -1], dtype=np.int64))
 
     def _attend(self, y: str, name: str, bias: str) -> str:

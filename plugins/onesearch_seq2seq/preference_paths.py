@@ -15,7 +15,7 @@ from onesearch.training.examples import Histories, Ragged
 from torch import Tensor, nn
 
 from onesearch_seq2seq.batches import padded
-from onesearch_seq2seq.model import UNSEEN, Layer, Seq2Seq
+from onesearch_seq2seq.model import Layer, Seq2Seq
 from onesearch_seq2seq.scoring import (
     Branching,
     TreeTables,
@@ -23,6 +23,7 @@ from onesearch_seq2seq.scoring import (
     path_log_probs,
     segment_logsumexp,
 )
+from onesearch_seq2seq.shape import UNSEEN
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ network's fitted weights are zero, there is no decoder at all. Children are gath
 list, as many as there are, so that a wide node costs no padding to the others. Beams are kept in the order of
 their nodes, so that of equal scores TopK, which prefers the lower position, prefers the lower node.
 
-Shapes of the flat lists depend on the data, which ONNX Runtime allows. TensorRT will want the lists at a
-fixed capacity (then what is cut must count as dropped), K as a constant of at most 3840, and, since its TopK
-leaves ties open, node numbers composed into the keys.
+Shapes of the flat lists depend on the data, which ONNX Runtime allows. For TensorRT, which does not, there is
+:mod:`onesearch_seq2seq.static_graph`.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ import numpy as np
 
 from onesearch_seq2seq.config import Dimensions
 from onesearch_seq2seq.graphs import Graph, Precision, linear
-from onesearch_seq2seq.model import SID_START, Shape
 from onesearch_seq2seq.network_graph import Cache, Memory, NetworkGraph
+from onesearch_seq2seq.shape import SID_START, Shape
 
 _DEAD = np.array([-np.inf], dtype=np.float32)
 _ZERO, _NONE = np.zeros(1, dtype=np.float32), np.zeros(1, dtype=np.int64)
@@ -87,7 +86,7 @@ class SearchGraph:
         self.precision: Precision = precision
         self.network = NetworkGraph(self.g, weights, dims, post_norm, precision)
         self.depth = len(shape.levels)
-        self.speaking = _speaking_levels(weights["served"])
+        self.speaking = speaking_levels(weights["served"])
         self.cuts = _Cuts()
 
     def build(self) -> Graph:
@@ -106,7 +105,8 @@ class SearchGraph:
         ]
         self.batch = g.size(ids, 0)
         self.query_columns = g.Transpose(self.query, perm=[1, 0])
-        memory = self.network.encode(ids, mask, prefix)
+        before = g.Expand(True, g.shape(g.size(prefix, 0), g.size(prefix, 1)))
+        memory = self.network.encode(ids, g.Concat(before, mask, axis=1), prefix)
         leaves, scores = self._search(memory)
         g.output(leaves, "leaves", i32, ["B", "K"])
         g.output(scores, "log_probs", f32, ["B", "K"])
@@ -340,7 +340,7 @@ class SearchGraph:
         return logits
 
 
-def _speaking_levels(served: np.ndarray) -> int:
+def speaking_levels(served: np.ndarray) -> int:
     """How many levels the network has a say in: behind them its fitted weights are all zero, and so no
     decoder runs. The first level always counts."""
     speaking = np.flatnonzero(served[:2].any(axis=0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,21 +18,21 @@ from onesearch.index import LiveTree
 from pydantic import BaseModel
 from safetensors.numpy import load_file
 
-from onesearch_seq2seq.config import Seq2SeqConfig
+from onesearch_seq2seq import devices
+from onesearch_seq2seq.config import ON_DEVICES, Seq2SeqConfig
 from onesearch_seq2seq.graph_engine import GraphEngine
 from onesearch_seq2seq.native.engine import NativeEngine
 from onesearch_seq2seq.native.library import LibraryError
+from onesearch_seq2seq.static_engine import FILE, Engine, StaticEngine, StoredNetwork
 
 _FORMAT = 1
 _log = logging.getLogger(__name__)
 
 
 class Seq2SeqServer(GeneratorServer):
-    """Searches with what was exported: by the native library, or with the ONNX graph."""
+    """Searches with what was exported: by the native library, with the ONNX graph, or on a device."""
 
-    def __init__(
-        self, engine: GraphEngine | NativeEngine, about: dict[str, Any], arrays: dict[str, np.ndarray]
-    ) -> None:
+    def __init__(self, engine: Engine, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         self.engine, self.about = engine, about
         self.levels = tuple(about["levels"])
         self.weights = _guide_weights(arrays["served"])
@@ -52,8 +53,8 @@ class Seq2SeqServer(GeneratorServer):
             raise ArtifactError(f"{path}: made for levels {about['levels']}, not {context.vocabulary.levels}")
         try:
             arrays = load_file(folder / "arrays.safetensors")
-            kind = config.engine if isinstance(config, Seq2SeqConfig) else "auto"
-            server = cls(_engine(folder, context.runtime, about, arrays, kind), about, arrays)
+            settings = config if isinstance(config, Seq2SeqConfig) else Seq2SeqConfig()
+            server = cls(_engine(folder, context, about, arrays, settings), about, arrays)
         except (OSError, KeyError) as error:
             raise ArtifactError(f"{folder / 'arrays.safetensors'}: cannot be read ({error})") from error
         except ArtifactError:
@@ -123,9 +124,40 @@ class Seq2SeqServer(GeneratorServer):
 
 
 def _engine(
+    folder: Path,
+    context: ServingContext,
+    about: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    settings: Seq2SeqConfig,
+) -> Engine:
+    """The engine that is asked for. Where there is no device for it the processor searches, and a warning
+    says why. Raises ArtifactError."""
+    kind, runtime = settings.engine, context.runtime
+    if kind not in ON_DEVICES:
+        return _on_processor(folder, runtime, about, arrays, kind)
+    try:
+        device = devices.of(kind, context.release)
+    except devices.NoDeviceError as error:
+        _log.warning('engine = "%s": %s; searching on the processor', kind, error)
+        return _on_processor(folder, runtime, about, arrays, "auto")
+    path = folder / FILE
+    if not about.get("network"):
+        raise ArtifactError(
+            f'{path}: not there, and engine = "{kind}" needs it: a release carries it that was made with this'
+            " engine chosen"
+        )
+    try:
+        network = StoredNetwork.load(folder, about["network"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error})") from error
+    spare = partial(_on_processor, folder, runtime, about, arrays, "auto")
+    return StaticEngine(device, network, settings.gpu, int(about["prompt_limit"]), spare)
+
+
+def _on_processor(
     folder: Path, runtime: Runtime, about: dict[str, Any], arrays: dict[str, np.ndarray], kind: str
 ) -> GraphEngine | NativeEngine:
-    """The engine that is asked for; ``auto`` is the native one where it runs. Raises ArtifactError."""
+    """``auto`` is the native engine where it runs. Raises ArtifactError."""
     path = folder / "native.safetensors"
     on_cpu = tuple(runtime.providers) == ("CPUExecutionProvider",)
     if on_cpu and kind == "auto" and not about.get("native"):

@@ -22,8 +22,9 @@ from onesearch_seq2seq.batches import Batch, BatchOrder, held_out_rows
 from onesearch_seq2seq.checkpoints import Checkpoints, interruption, optimiser_tensors, restore_optimiser
 from onesearch_seq2seq.config import Seq2SeqConfig, StageConfig
 from onesearch_seq2seq.evaluation import Outcome, evaluate, states_of
-from onesearch_seq2seq.model import TEXT_START, LowRank, Seq2Seq
+from onesearch_seq2seq.model import LowRank, Seq2Seq
 from onesearch_seq2seq.scoring import TreeTables, branchings, path_log_probs, training_weights
+from onesearch_seq2seq.shape import TEXT_START
 
 _BETAS, _WEIGHT_DECAY, _CLIP = (0.9, 0.98), 0.01, 1.0
 

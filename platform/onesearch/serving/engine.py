@@ -16,10 +16,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import OneSearchError, ServingError, UsageError
 from onesearch.serving import codecs
+from onesearch.serving.packed import PACKED, REQUEST, pack_request, unpack_answer
 from onesearch.serving.repository import ENSEMBLE, model_name
 from onesearch.serving.requests import Encoding, Explanation, Hit, SearchAnswer, SearchRequest
 from onesearch.serving.triton import reason
-from onesearch.serving.wire import ANSWER, EXPLANATION, PACKED, read_packed, read_response, write_request
+from onesearch.serving.wire import ANSWER, EXPLANATION, read_response, write_request
 from onesearch.shoppers.state import Recent, Ring
 
 _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -67,7 +68,9 @@ class Engine:
         """
         inputs = search_inputs(request, state, self.beams, self.certify, coming)
         if await self._is_packed(timeout_s):
-            arrays = read_packed(await self._infer(self._search, inputs, (PACKED,), timeout_s))
+            packed = {REQUEST: _text(pack_request(inputs))}
+            answer = await self._infer(self._search, packed, (PACKED,), timeout_s)
+            arrays = unpack_answer(answer[PACKED][0, 0])
         else:
             outputs = ANSWER + EXPLANATION if request.explain else ANSWER
             arrays = await self._infer(self._search, inputs, outputs, timeout_s)
@@ -146,7 +149,7 @@ class Engine:
         await self.close()
 
     async def _is_packed(self, timeout_s: float) -> bool:
-        """Whether the model that searches can answer with one tensor: asked once."""
+        """Whether the model that searches takes and gives one tensor: asked once."""
         if self._packed is None:
             try:
                 about = service_pb2.ModelMetadataRequest(name=self._search)

@@ -60,7 +60,8 @@ class Fleet:
         """
         settings = self.settings(release)
         together = settings.processes == "one"
-        how = RepositorySettings(settings.threads or os.cpu_count() or 1, together=together)
+        threads = settings.threads or os.cpu_count() or 1
+        how = RepositorySettings(threads, together=together, gpu=settings.gpu)
         hold = await asyncio.to_thread(Hold, release.path)
         models = model_names(release.name, together)
         engine = Engine(self.triton.address, release.name, settings.beams, settings.certify)

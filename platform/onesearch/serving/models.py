@@ -47,7 +47,6 @@ class Model(ABC):
 
     reads: ClassVar[tuple[str, ...]]
     """Tensors that the step reads: the inputs of its ``config.pbtxt``."""
-    inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
     def initialize(self, args: Mapping[str, str]) -> None:
@@ -60,7 +59,6 @@ class Model(ABC):
 
         self._backend = backend
         about = json.loads(args["model_config"])
-        self.inputs = tuple(tensor["name"] for tensor in about["input"])
         self.outputs = tuple(tensor["name"] for tensor in about["output"])
         settings = {name: value["string_value"] for name, value in about["parameters"].items()}
         # Whoever started the server has verified the release; sizes are checked again.
@@ -90,10 +88,13 @@ class Model(ABC):
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer a list of requests, one response each, in their order."""
-        answers = self.answers([self._read(request) for request in requests])
+        read = [self._read(request) for request in requests]
+        answers = iter(self.answers([one for one in read if not isinstance(one, Exception)]))
         return [
-            self._response(answer, request.requested_output_names())
-            for request, answer in zip(requests, answers, strict=True)
+            self._response(
+                one if isinstance(one, Exception) else next(answers), request.requested_output_names()
+            )
+            for request, one in zip(requests, read, strict=True)
         ]
 
     def answers(self, batches: Sequence[Tensors]) -> list[Tensors | Exception]:
@@ -128,10 +129,12 @@ class Model(ABC):
         tensors = [self._write(name, answer[name]) for name in self.outputs if name in wanted]
         return self._backend.InferenceResponse(output_tensors=tensors)
 
-    def _read(self, request: Any) -> Tensors:
-        return {
-            name: self._backend.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs
-        }
+    def _read(self, request: Any) -> Tensors | Exception:
+        found = {name: self._backend.get_input_tensor_by_name(request, name) for name in self.reads}
+        missing = [name for name, tensor in found.items() if tensor is None]
+        if missing:
+            return UsageError(f"inputs are missing: {', '.join(missing)}")
+        return {name: tensor.as_numpy() for name, tensor in found.items()}
 
     def _write(self, name: str, array: np.ndarray) -> Any:
         return self._backend.Tensor(name, np.ascontiguousarray(array))

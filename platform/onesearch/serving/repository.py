@@ -21,6 +21,7 @@ ENSEMBLE = "search"
 TOGETHER = "together"
 """The template that stands in for the ensemble and its steps where one process runs them all."""
 CONFIG = "config.pbtxt"
+_ON_CPU, _ON_GPU = "kind: KIND_CPU", "kind: KIND_GPU, gpus: [ 0 ]"
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class RepositorySettings:
         max_batch: requests that a model takes at once.
         generator_batch: the same for the generator, whose work grows with the batch on a CPU.
         together: one process runs all steps of a search, instead of one each.
+        gpu: the model that holds the generator is an instance of the first GPU.
     """
 
     threads: int = 2
     max_batch: int = 32
     generator_batch: int = 4
     together: bool = False
+    gpu: bool = False
 
 
 def model_name(release: str, model: str) -> str:
@@ -97,6 +100,8 @@ def build_repository(
             # (The backend's interpreter is isolated: PYTHONDONTWRITEBYTECODE does not reach it.)
             (draft / "1" / "__pycache__").touch()
             text = (draft / CONFIG).read_text(encoding="utf-8")
+            if settings.gpu and model in narrow:
+                text = text.replace(_ON_CPU, _ON_GPU)
             (draft / CONFIG).write_text(Template(text).substitute(own), encoding="utf-8")
             shutil.rmtree(folder / name, ignore_errors=True)
             draft.rename(folder / name)

@@ -14,6 +14,7 @@ import numpy as np
 
 from onesearch.catalogue.generations import Generations
 from onesearch.compiling.runtime import Runtime
+from onesearch.errors import UsageError
 from onesearch.releases.release import Release
 from onesearch.serving.models import (
     GeneratorModel,
@@ -25,14 +26,16 @@ from onesearch.serving.models import (
     UserEncoderModel,
     strings,
 )
-from onesearch.serving.wire import ANSWER, EXPLANATION, PACKED, write_response
+from onesearch.serving.packed import PACKED, REQUEST, pack_answer, unpack_request
+from onesearch.serving.wire import ANSWER, EXPLANATION
 
 
 class SearchModel(Model):
     """Text in, items out: the models of the ensemble one after another, with the tensors of the ensemble.
 
-    Requests that meet are searched together step by step. ``SPENT`` tells how long each step took, ``PACKED``
-    holds all that the gateway reads: tensor by tensor it would take Triton as long as a cheap step.
+    Requests that meet are searched together step by step. ``SPENT`` tells how long each step took. The
+    gateway asks with the one tensor ``REQUEST`` and reads the one tensor ``PACKED``: see
+    :mod:`onesearch.serving.packed`.
     """
 
     reads = (
@@ -60,11 +63,19 @@ class SearchModel(Model):
             raise answer
         return answer
 
+    def _read(self, request: Any) -> Tensors | Exception:
+        tensor = self._backend.get_input_tensor_by_name(request, REQUEST)
+        if tensor is None:
+            return super()._read(request)
+        try:
+            return unpack_request(tensor.as_numpy()[0, 0])
+        except UsageError as error:
+            return error
+
     def _response(self, answer: Tensors | Exception, wanted: Sequence[str]) -> Any:
         if PACKED in wanted and not isinstance(answer, Exception):
             names = ANSWER + EXPLANATION if answer["EXPLAIN"][0, 0] else ANSWER
-            packed = write_response({name: answer[name] for name in names}).SerializeToString()
-            answer = answer | {PACKED: strings([[packed]])}
+            answer = answer | {PACKED: strings([[pack_answer(answer, names)]])}
         return super()._response(answer, wanted)
 
     def answers(self, batches: Sequence[Tensors]) -> list[Tensors | Exception]:

@@ -6,7 +6,6 @@ import struct
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from onesearch.errors import ServingError
@@ -22,8 +21,6 @@ EXPLANATION = (
     "BRANCHES", "WIDTH",
 )  # fmt: skip
 """Tensors that an explanation is made of."""
-PACKED = "PACKED"
-"""The tensor that holds all of them."""
 _TRITON = {np.dtype(dtype): name for name, dtype in _NUMPY.items()}
 
 
@@ -67,14 +64,6 @@ def write_response(arrays: Mapping[str, np.ndarray]) -> service_pb2.ModelInferRe
         response.outputs.add(name=name, datatype=datatype, shape=array.shape)
         response.raw_output_contents.append(pack(array) if array.dtype == object else array.tobytes())
     return response
-
-
-def read_packed(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays that the tensor :data:`PACKED` holds. Raises ServingError where it holds something else."""
-    try:
-        return read_response(service_pb2.ModelInferResponse.FromString(arrays[PACKED][0, 0]))
-    except (KeyError, IndexError, DecodeError) as error:
-        raise ServingError(f"the models' answer cannot be read ({error})") from error
 
 
 def pack(array: np.ndarray) -> bytes:

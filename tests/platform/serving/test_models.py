@@ -14,7 +14,7 @@ from onesearch.contracts import Prompt, ShopperState
 from onesearch.errors import ServingError, UsageError
 from onesearch.index import Filters
 from onesearch.releases.release import Release
-from onesearch.serving import codecs, models, wire
+from onesearch.serving import codecs, models, packed
 from onesearch.serving.engine import read_explanation, read_hits
 from onesearch.serving.pipeline import Pipeline, SearchRequest
 from onesearch.serving.repository import STEPS, RepositorySettings, build_repository
@@ -63,8 +63,8 @@ class Backend:
     TritonError, Tensor, InferenceResponse = TritonError, Tensor, InferenceResponse
 
     @staticmethod
-    def get_input_tensor_by_name(request: dict[str, np.ndarray], name: str) -> Tensor:
-        return Tensor(name, request[name])
+    def get_input_tensor_by_name(request: dict[str, np.ndarray], name: str) -> Tensor | None:
+        return Tensor(name, request[name]) if name in request else None
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def opened(toy_release: Release, tmp_path_factory: pytest.TempPathFactory) -> di
         text = (folder / f"toy--{step}" / "config.pbtxt").read_text()
         config = text_format.Parse(text, model_config_pb2.ModelConfig())
         model._backend = Backend
-        model.inputs = tuple(tensor.name for tensor in config.input)
+        assert sorted(model.reads) == sorted(tensor.name for tensor in config.input)
         model.outputs = tuple(tensor.name for tensor in config.output)
         model.open(toy_release, Runtime(threads=1))
         made[step] = model
@@ -89,7 +89,7 @@ def _execute(
 ) -> list[InferenceResponse]:
     asked = [Request(request) for request in requests]
     for request in asked:
-        request.wanted = wanted or [name for name in model.outputs if name != wire.PACKED]
+        request.wanted = wanted or [name for name in model.outputs if name != packed.PACKED]
     return model.execute(asked)
 
 
@@ -158,15 +158,10 @@ def together(toy_release: Release, tmp_path_factory: pytest.TempPathFactory) -> 
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     model = SearchModel()
     model._backend = Backend
-    model.inputs = tuple(tensor.name for tensor in config.input)
+    assert sorted((*model.reads, packed.REQUEST)) == sorted(tensor.name for tensor in config.input)
     model.outputs = tuple(tensor.name for tensor in config.output)
     model.open(toy_release, Runtime(threads=1))
     return model
-
-
-def test_models_say_what_they_read(opened: dict[str, models.Model], together: SearchModel) -> None:
-    for model in (*opened.values(), together):
-        assert sorted(model.reads) == sorted(model.inputs)
 
 
 def test_one_process_answers_as_the_ensemble_does(
@@ -185,19 +180,28 @@ def test_one_process_answers_as_the_ensemble_does(
     assert spent.shape == (1, len(STEPS)) and (spent > 0).all()
 
 
-def test_the_packed_tensor_holds_the_answer(together: SearchModel, pipeline: Pipeline) -> None:
+def test_one_tensor_asks_and_one_answers(together: SearchModel, pipeline: Pipeline) -> None:
     for request in MIXED:
-        [response] = _execute(together, [_tensors(request)], [wire.PACKED])
+        asked = {packed.REQUEST: _text(packed.pack_request(_tensors(request)))}
+        [response] = _execute(together, [asked], [packed.PACKED])
         [tensor] = response.output_tensors
-        arrays = wire.read_packed({tensor.name: tensor.array})
+        arrays = packed.unpack_answer(tensor.array[0, 0])
         expected = pipeline.search(request)
         assert read_hits(arrays, request.offset) == expected.hits
         if request.explain:
             assert read_explanation(arrays) == expected.explanation
         else:
             assert "NOTES" not in arrays
-    with pytest.raises(ServingError, match="cannot be read"):
-        wire.read_packed({wire.PACKED: _text(b"something else")})
+
+
+def test_what_is_no_request_spoils_no_other(together: SearchModel) -> None:
+    good = _tensors(MIXED[0])
+    requests = [{packed.REQUEST: _text(b"something else")}, good, {"QUERY": good["QUERY"]}]
+    broken, fine, partial = _execute(together, requests, [packed.PACKED])
+    assert fine.error is None and fine.output_tensors
+    for response, why in ((broken, "14 bytes are no request"), (partial, "inputs are missing: STATE")):
+        assert response.error is not None and response.error.code == TritonError.INVALID_ARG
+        assert why in str(response.error)
 
 
 def _state(*item_ids: str) -> bytes:

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import polars as pl
 import pytest
 import torch
@@ -17,11 +19,12 @@ from onesearch.contracts import Prompt, ServingContext
 from onesearch.index import CatalogueIndex, LiveTree
 from onesearch.training.examples import Examples, Ragged, SidTask, TextTask
 from onesearch.vocabulary import EOS, QUERY, Vocabulary
-from onesearch_seq2seq.config import Seq2SeqConfig
+from onesearch_seq2seq.config import GpuConfig, Seq2SeqConfig
 from onesearch_seq2seq.exporting import export
-from onesearch_seq2seq.model import Seq2Seq, Shape
+from onesearch_seq2seq.model import Seq2Seq
 from onesearch_seq2seq.native import build, library
 from onesearch_seq2seq.server import Seq2SeqServer
+from onesearch_seq2seq.shape import Shape
 
 DIM, TEXT = 12, 40
 torch.set_num_threads(1)
@@ -59,15 +62,26 @@ class Network:
     config: Seq2SeqConfig
     folder: Path
 
-    def server(self, precision: str, index: CatalogueIndex, engine: str = "auto") -> Seq2SeqServer:
+    def server(
+        self, precision: str, index: CatalogueIndex, engine: str = "auto", beams: int = 24, /, **gpu: object
+    ) -> Seq2SeqServer:
+        """``static`` runs the graphs that TensorRT compiles under ONNX Runtime; they have ``beams``."""
         if engine == "native":
             _need_library()
         folder = self.folder / precision
         if not folder.exists():
-            export(self.model, self.config, folder, precision)  # type: ignore[arg-type]
+            with_weights = self.config.model_copy(update={"engine": "torch"})
+            export(self.model, with_weights, folder, precision)  # type: ignore[arg-type]
         vocabulary = SimpleNamespace(levels=self.model.shape.levels)
         context = ServingContext(folder, vocabulary, index, Runtime(threads=1))  # type: ignore[arg-type]
-        return Seq2SeqServer.open(folder, context, self.config.model_copy(update={"engine": engine}))
+        settings = GpuConfig(**{"precision": "fp32", "beams": (beams,), "batch": 2, **gpu})
+        kind = "torch" if engine == "static" else engine
+        config = self.config.model_copy(update={"engine": kind, "gpu": settings})
+        server = Seq2SeqServer.open(folder, context, config)
+        if engine == "static":
+            server.engine.device = OnnxDevice()
+            server.engine.make_room(index.live)
+        return server
 
     def logits(self, live: LiveTree, ids: np.ndarray, query: np.ndarray, weights: np.ndarray, prefix=None):
         """The reference's logits for one prompt i32[T] and query vector f32[D]."""
@@ -107,6 +121,35 @@ class Network:
             return out
 
         return logits
+
+
+class OnnxProgram:
+    """A static graph under ONNX Runtime."""
+
+    def __init__(self, graph) -> None:
+        self.model = onnx.shape_inference.infer_shapes(graph.model(), strict_mode=True, data_prop=True)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = ort.InferenceSession(self.model.SerializeToString(), options)
+        self.inputs = {value.name for value in self.session.get_inputs()}
+
+    def run(self, request, structure, masses):
+        feeds = {**request, **structure, **masses}
+        names = [value.name for value in self.session.get_outputs()]
+        found = self.session.run(names, {name: feeds[name] for name in self.inputs})
+        return dict(zip(names, found, strict=True))
+
+
+class OnnxDevice:
+    """Runs the very graphs that TensorRT compiles where there is no GPU."""
+
+    name, rebuilds = "onnx-static", True
+
+    def resident(self, array):
+        return array
+
+    def program(self, graph):
+        return OnnxProgram(graph)
 
 
 def _need_library() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import torch
+from onesearch.errors import UsageError
 from onesearch.semantic_ids import PrefixTree
 from onesearch_seq2seq.bench import LEVELS, run, synthetic_sids
 
@@ -35,6 +38,25 @@ def test_rows():
     for phases in found["phases"]:
         assert len(phases["decoder_ms"]) == len(phases["decoder_rows"]) == 5
         assert phases["encoder_ms"] + phases["rest_ms"] > 0 and phases["decoder_rows"][0] == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: the benchmark itself is what to run")
+def test_without_a_gpu_it_says_what_was_left_out():
+    found = run(
+        sizes=("tiny",), beams=(4,), items=300, tokens=16, repeats=1, threads=1, gpu=True, batch=(1, 2)
+    )
+    assert set(found["left_out"]) == {"tensorrt", "torch-cuda-graph", "transformers"}
+    assert all(found["left_out"].values()) and found["gpu"] is None
+    [row] = found["rows"]
+    assert row["engine"] == "torch-fp32 (processor)" and row["batch"] == 1
+    assert row["same_10"] == 1 and row["illegal"] == 0 and row["queries_per_s"] > 0
+
+
+def test_engines_are_named():
+    found = run(sizes=("tiny",), beams=(4,), items=300, repeats=1, threads=1, peers=False, engine=("torch",))
+    assert [row["engine"] for row in found["rows"]] == ["onesearch-torch-fp32"]
+    with pytest.raises(UsageError, match="--engine gpu: known are auto, onnx, torch"):
+        run(engine=("gpu",), items=10)
 
 
 def test_synthetic_tree_is_as_thin_as_a_real_one():

@@ -91,7 +91,8 @@ def test_states_are_decoded_up_to_a_paths_last_choice(network, world):
 
 def test_untrained_network_is_its_prior(examples):
     from onesearch_seq2seq.config import Seq2SeqConfig
-    from onesearch_seq2seq.model import Seq2Seq, Shape
+    from onesearch_seq2seq.model import Seq2Seq
+    from onesearch_seq2seq.shape import Shape
 
     vocabulary = examples.vocabulary
     shape = Shape(vocabulary.size, vocabulary.text_size, vocabulary.levels, examples.vectors.shape[1])
@@ -108,7 +109,8 @@ def test_untrained_network_is_its_prior(examples):
 def test_gradients_reach_every_parameter_and_push_the_right_way(examples):
     from onesearch_seq2seq.batches import text_batch
     from onesearch_seq2seq.config import Seq2SeqConfig
-    from onesearch_seq2seq.model import Seq2Seq, Shape
+    from onesearch_seq2seq.model import Seq2Seq
+    from onesearch_seq2seq.shape import Shape
     from onesearch_seq2seq.training import sid_loss, text_loss
 
     torch.manual_seed(0)
@@ -137,7 +139,8 @@ def test_gradients_reach_every_parameter_and_push_the_right_way(examples):
 def test_sampled_text_loss_is_near_the_full_one(examples):
     from onesearch_seq2seq.batches import text_batch
     from onesearch_seq2seq.config import Seq2SeqConfig
-    from onesearch_seq2seq.model import Seq2Seq, Shape
+    from onesearch_seq2seq.model import Seq2Seq
+    from onesearch_seq2seq.shape import Shape
     from onesearch_seq2seq.training import text_loss
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Both engines equal the plain reference on random networks and trees, and brute force where they say that
+"""All engines equal the plain reference on random networks and trees, and brute force where they say that
 they are exact."""
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from onesearch_seq2seq.reference import leaf_log_probs, reference_search
 
 LEVELS = [(7,), (6, 4), (5, 4, 3), (6, 5, 4, 3, 3)]
-ENGINES = ("native", "onnx")
+ON_PROCESSORS = ("native", "onnx")
+STATIC = ("torch", "static")  # one graph, run by torch and by ONNX Runtime
+ENGINES = (*ON_PROCESSORS, *STATIC)
 GUIDES = ("guided", "generator", "prior_only")
 
 
@@ -45,7 +47,9 @@ def searched(case, engine, network, world, make_prompt, precision="fp32"):
     prefix = random.normal(size=(len(rows), case["prefix"], 64)).astype(np.float32)
     queries = random.normal(size=(len(rows), world.dim)).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    server = net.server(precision, index, engine)
+    server = net.server(precision, index, engine, case["beams"])
+    if engine in STATIC:
+        server.engine.tokens = 8  # enough for these prompts, and less to compute
     found = server.search(make_prompt(rows, prefix), queries, live, case["beams"], case["guide"])
     weights = server.weights[case["guide"]]
     expected = []
@@ -55,10 +59,21 @@ def searched(case, engine, network, world, make_prompt, precision="fp32"):
     return live, found, expected
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_PROCESSORS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
 def test_engine_equals_reference_and_brute_force(engine, case, network, world, make_prompt):
+    check(engine, case, network, world, make_prompt)
+
+
+@pytest.mark.parametrize("engine", STATIC)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=cases())
+def test_static_graphs_equal_reference_and_brute_force(engine, case, network, world, make_prompt):
+    check(engine, case, network, world, make_prompt)
+
+
+def check(engine, case, network, world, make_prompt):
     live, found, expected = searched(case, engine, network, world, make_prompt)
     for row, (reference, every) in enumerate(expected):
         # Where two leaves are nearer than the arithmetic is precise, either order is right.
@@ -97,7 +112,7 @@ def test_equal_scores_come_in_the_order_of_their_nodes(engine, network, world, m
     every = np.stack(np.meshgrid(*map(np.arange, levels), indexing="ij"), axis=-1).reshape(-1, 3)
     index = world.make_index(every, levels)
     net = network(levels)
-    server = net.server("fp32", index, engine)
+    server = net.server("fp32", index, engine, 7)
     server.weights["guided"] = np.zeros((4, 3), np.float32)  # nothing is known: every leaf is as likely
     found = server.search(make_prompt([[1, 2], [3]]), np.zeros((2, world.dim), np.float32), index.live, 7)
     np.testing.assert_array_equal(found.leaves, [[0, 1, 2, 3, 4, 5, 6]] * 2)
@@ -114,7 +129,7 @@ def test_wide_enough_beams_find_everything(engine, network, world, make_prompt):
     index = world.make_index(world.random_sids(levels, 60, 3), levels)
     found = (
         network(levels)
-        .server("fp32", index, engine)
+        .server("fp32", index, engine, 200)
         .search(make_prompt([[1, 2, 3]]), np.ones((1, world.dim), np.float32), index.live, 200)
     )
     leaves = index.live.tree.leaf_count
@@ -123,7 +138,7 @@ def test_wide_enough_beams_find_everything(engine, network, world, make_prompt):
     assert np.exp(found.log_probs[0, :leaves]).sum() == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_PROCESSORS)
 @pytest.mark.parametrize("seed", range(3))
 def test_int8_finds_nearly_the_same(seed, engine, network, world, make_prompt):
     case = {
@@ -142,7 +157,7 @@ def test_int8_finds_nearly_the_same(seed, engine, network, world, make_prompt):
         assert (found.leaves[row] >= 0).all() and len(set(found.leaves[row].tolist())) == 20
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_PROCESSORS)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("prefix", [0, 2])
 def test_a_query_does_not_see_the_others_of_its_batch(engine, precision, prefix, network, world, make_prompt):

@@ -21,9 +21,9 @@ def index(world):
     return world.make_index(world.random_sids(LEVELS, 60, 4), LEVELS)
 
 
-@pytest.fixture(scope="module", params=["native", "onnx"])
+@pytest.fixture(scope="module", params=["native", "onnx", "torch"])
 def server(request, network, index):
-    return network(LEVELS).server("fp32", index, request.param)
+    return network(LEVELS).server("fp32", index, request.param, 100, prefixes=3)
 
 
 @pytest.fixture(scope="module")

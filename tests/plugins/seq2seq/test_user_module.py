@@ -14,8 +14,9 @@ from onesearch_seq2seq.batches import sid_batch
 from onesearch_seq2seq.config import Seq2SeqConfig, StageConfig
 from onesearch_seq2seq.evaluation import states_of
 from onesearch_seq2seq.learner import Seq2SeqLearner
-from onesearch_seq2seq.model import Seq2Seq, Shape
+from onesearch_seq2seq.model import Seq2Seq
 from onesearch_seq2seq.scoring import TreeTables
+from onesearch_seq2seq.shape import Shape
 from onesearch_seq2seq.training import fingerprint, sid_loss
 from torch import Tensor, nn
 
