@@ -22,7 +22,7 @@ from onesearch_pars.tuning import PARTS
 
 ABOUT, ARRAYS = "relevance.json", "relevance.safetensors"
 PARS_ABOUT, PARS_ARRAYS = "pars.json", "pars.safetensors"
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)

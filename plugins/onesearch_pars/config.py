@@ -27,7 +27,9 @@ class RelevanceConfig(Section):
 class TowersConfig(Section):
     """The three towers and how they are fitted."""
 
-    rank: int = Field(default=16, ge=1)
+    trees: int = Field(default=300, ge=0)
+    """Boosted trees below the towers at most; the newest searches before the held-out ones say how many."""
+    rank: int = Field(default=4, ge=1)
     """Dimensions that the request's and the candidate's vectors are mapped to before they are multiplied."""
     hidden: int = Field(default=64, ge=2)
     """Width of the shared trunk's first layer; the second has half of it."""
@@ -35,7 +37,7 @@ class TowersConfig(Section):
     """Width of each tower."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout in the trunk."""
-    epochs: int = Field(default=10, ge=1)
+    epochs: int = Field(default=3, ge=1)
     """Passes over the impressions at most."""
     batch_size: int = Field(default=1_024, ge=1)
     """Impressions in a batch."""

@@ -13,11 +13,13 @@ from onesearch.errors import OneSearchError
 from onesearch.progress import Progress
 from onesearch.shoppers.tastes import Tastes
 from onesearch.training.counters import COUNTS
+from onesearch.training.pairs import normalise_queries
 from pydantic import BaseModel
 
 from onesearch_pars.artifact import Fitted, FittedPars, read_arrays, write_arrays
 from onesearch_pars.config import ParsConfig
 from onesearch_pars.counts import Counts
+from onesearch_pars.exposed import Exposed
 from onesearch_pars.features import RELEVANT, FeatureMaker
 from onesearch_pars.listwise import ListwiseFit, fit_listwise, make_fields, make_maker, serving_evidence
 from onesearch_pars.measures import ndcg, told
@@ -62,6 +64,7 @@ class _Towers:
         similar: whether they may be told how similar query and item are.
         judged: whether the embeddings do not know the lists' answers, so that the lists can judge the parts.
         note: what has to be said.
+        exposed: what the lists' searches showed; None where nobody knows.
     """
 
     arrays: dict[str, np.ndarray] | None
@@ -71,6 +74,7 @@ class _Towers:
     similar: bool = False
     judged: bool = True
     note: str = ""
+    exposed: Exposed | None = None
 
     @classmethod
     def none(cls, mask: np.ndarray) -> _Towers:
@@ -133,7 +137,7 @@ class ParsLearner(RewardLearner):
         elif source == "lists":
             found = self._towers_of_lists(lists, chosen, features, space, progress)
         self.towers = found.arrays
-        tuning = _tuning_lists(lists, chosen, listwise, relevance, features, found.rates)
+        tuning = _tuning_lists(lists, chosen, listwise, relevance, features, found)
         lambdas, tuned, reached = self._lambdas(tuning, found, progress)
         evidence = serving_evidence(lists)
         kept = Fitted(settings.language, listwise.weights, fields, evidence, tastes)
@@ -178,6 +182,7 @@ class ParsLearner(RewardLearner):
             ENOUGH_IMPRESSIONS,
             ENOUGH_ORDERS,
             fit_on_impressions,
+            fold_of,
             parted,
             recurring,
         )
@@ -185,16 +190,21 @@ class ParsLearner(RewardLearner):
 
         similar = bool(seen.counts[impressions.fresh].sum() >= ENOUGH_IMPRESSIONS)
         parts = parted(impressions, lists)
-        first, final, figures = fit_on_impressions(seen, parts, lists.vectors, self.settings, progress)
+        models, final, figures = fit_on_impressions(seen, parts, lists.vectors, self.settings, progress)
         rows = list_rows(lists, chosen, features, space, similar, progress)
-        rates = predict(first, rows, np.arange(len(chosen)), lists.vectors)
+        rates = np.zeros((len(rows), 3), np.float32)
+        fold = np.array([fold_of(query) for query in normalise_queries([lists.queries[at] for at in chosen])])
+        for number, model in enumerate(models):
+            own = np.flatnonzero(fold == number)
+            rates[rows.of(own)] = predict(model, rows, own, lists.vectors)
         few = figures["orders"] < ENOUGH_ORDERS
         note = "" if similar else "; they do not know how similar query and item are, as no search is fresh"
         note += f"; {figures['orders']} orders are too few for CVR and CTCVR to count" if few else ""
         figures["similar"] = similar
         frozen = np.array([False, few, few, False, False])
         judged = similar or not recurring(lists)
-        return _Towers(final.arrays(), rates, figures, frozen, similar, judged, note)
+        exposed = Exposed.of_searches(impressions, parts.held, np.array(figures["looks"]))
+        return _Towers(final.arrays(), rates, figures, frozen, similar, judged, note, exposed)
 
     def _towers_of_lists(
         self,
@@ -356,15 +366,20 @@ def _tuning_lists(
     listwise: ListwiseFit,
     relevance: Relevance,
     features: np.ndarray,
-    rates: np.ndarray,
+    towers: _Towers,
 ) -> Lists:
     mask = lists.candidates.items[chosen] >= 0
     parts = np.zeros((*mask.shape, len(PARTS)), np.float32)
-    parts[mask, :3] = rates
+    parts[mask, :3] = towers.rates
     parts[mask, 3] = relevance(features[mask][:, RELEVANT_COLUMNS])
     parts[mask, 4] = listwise.scores[listwise.like[chosen]][mask]
     group = np.unique(lists.queries, return_inverse=True)[1].reshape(-1)[chosen]
-    return Lists(parts, np.where(mask, lists.gain[chosen], 0).astype(np.float32), mask, group)
+    gain = np.where(mask, lists.gain[chosen], 0).astype(np.float32)
+    if towers.exposed is None:
+        return Lists(parts, gain, mask, group, mask, gain)
+    queries = normalise_queries([lists.queries[row] for row in chosen])
+    shown, times = towers.exposed.of(queries, lists.candidates.items[chosen])
+    return Lists(parts, gain, mask, group, mask & (shown | (gain > 0)), gain * times)
 
 
 def _serving_counts(lists: RankedLists, impressions: Impressions | None) -> Counts:

@@ -27,6 +27,9 @@ def reward() -> Sequence[Offer]:
             learner="onesearch_pars.pars_learner:ParsLearner",
             server="onesearch_pars.pars_server:ParsServer",
             summary="click, order and both by three towers that know the shopper, relevance, list-wise score",
-            quick={"baseline": False, "towers": {"epochs": 2, "hidden": 16, "rank": 4, "tower": 4}},
+            quick={
+                "baseline": False,
+                "towers": {"trees": 10, "epochs": 2, "hidden": 16, "rank": 4, "tower": 4},
+            },
         ),
     ]

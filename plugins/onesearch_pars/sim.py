@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 from onesearch.progress import Progress
@@ -12,9 +13,10 @@ from onesearch.training.pairs import normalise_queries
 
 from onesearch_pars.baseline import click_baseline
 from onesearch_pars.config import ParsConfig
+from onesearch_pars.exposed import looks
 from onesearch_pars.measures import auc, calibration, consistency, table_error
 from onesearch_pars.samples import Rows
-from onesearch_pars.towers import TOWERS, Towers, best_epoch, fit_towers, predict
+from onesearch_pars.towers import TOWERS, FittedTowers, best_epoch, fit_towers, predict
 
 if TYPE_CHECKING:
     from onesearch.training.impressions import Impressions
@@ -27,11 +29,23 @@ _HELD_SHARE, _VALID_SHARE, _LEAST_HELD = 0.2, 0.1, 30
 
 @dataclass(frozen=True)
 class Parted:
-    """Which searches are learnt from, stop the training, and judge it: i64 each, none in two of them."""
+    """Which searches are learnt from, stop the training, and judge it: i64 each, none in two of them.
+
+    ``fold`` i64 is the part, 0 or 1, of each that judges (:func:`fold_of`).
+    """
 
     train: np.ndarray
     valid: np.ndarray
     held: np.ndarray
+    fold: np.ndarray
+
+
+FOLDS = 2
+
+
+def fold_of(query: str) -> int:
+    """The part of what is held out that a normalised query belongs to."""
+    return crc32(query.encode("utf-8", "surrogatepass")) % FOLDS
 
 
 def recurring(lists: RankedLists) -> bool:
@@ -60,22 +74,40 @@ def parted(impressions: Impressions, lists: RankedLists) -> Parted:
     rest = np.flatnonzero(~held)
     stops = np.zeros(count, bool)
     stops[rest[int(len(rest) * (1 - _VALID_SHARE)) :]] = True
-    return Parted(np.flatnonzero(~held & ~stops), np.flatnonzero(stops), np.flatnonzero(held))
+    judging = np.flatnonzero(held)
+    fold = np.array([fold_of(impressions.queries[at]) for at in impressions.query[judging]], np.int64)
+    return Parted(np.flatnonzero(~held & ~stops), np.flatnonzero(stops), judging, fold)
 
 
 def fit_on_impressions(
     rows: Rows, parts: Parted, vectors: np.ndarray, config: ParsConfig, progress: Progress
-) -> tuple[Towers, Towers, dict[str, Any]]:
-    """Towers that know nothing of the held-out rows, towers of all rows for as many epochs, and figures.
+) -> tuple[list[FittedTowers], FittedTowers, dict[str, Any]]:
+    """Towers that know nothing of one part of the held-out rows, for each; towers of all rows; and figures.
+
+    The towers that judge a part learn from the other: only what is held out is fresh, and who never saw how
+    similar query and item are cannot be asked about it.
 
     Returns:
         Figures, of the held-out rows: ``auc`` by tower (as if all stood first), ``auc_placed``,
         ``baseline_auc`` of LightGBM's CTR, ``calibration`` and ``calibration_error`` by tower,
-        ``consistency`` of CTCVR with CTR·CVR; and how much there was to learn from.
+        ``consistency`` of CTCVR with CTR·CVR, ``looks`` (:func:`~onesearch_pars.exposed.looks`); and how much
+        there was to learn from.
     """
-    first, curve = fit_towers(rows, parts.train, parts.valid, vectors, config.towers, progress)
-    rates, placed = (predict(first, rows, parts.held, vectors, stood) for stood in (False, True))
-    train, valid, held = (rows.of(requests) for requests in (parts.train, parts.valid, parts.held))
+    models, curves = [], []
+    held, owner = rows.of(parts.held), np.repeat(parts.fold, rows.counts[parts.held])
+    rates, placed = (np.zeros((len(held), len(TOWERS)), np.float32) for _ in range(2))
+    counted: dict[str, np.ndarray] = {}
+    for fold in range(FOLDS):
+        others, own = parts.held[parts.fold != fold], parts.held[parts.fold == fold]
+        train = np.sort(np.concatenate([parts.train, others]))
+        model, curve = fit_towers(rows, train, parts.valid, vectors, config.towers, progress)
+        for found, stood in ((rates, False), (placed, True)):
+            found[owner == fold] = predict(model, rows, own, vectors, stood)
+        if config.baseline and len(own):
+            with progress.task("fitting LightGBM beside the towers"):
+                _add_baseline(counted, rows, train, parts.valid, own, owner == fold)
+        models.append(model)
+        curves.append(curve)
     clicked, ordered = rows.clicked[held] > 0, rows.ordered[held] > 0
     shown = np.ones(len(clicked), bool)
     labels = {"ctr": (shown, clicked), "cvr": (clicked, ordered), "ctcvr": (shown, ordered)}
@@ -85,44 +117,61 @@ def fit_on_impressions(
         told["auc_placed"][name] = auc(placed[among, at], label[among])
         table = calibration(placed[among, at], label[among])
         told["calibration"][name], told["calibration_error"][name] = table, table_error(table)
-    if config.baseline:
-        with progress.task("fitting LightGBM beside the towers"):
-            for name, stood in (("baseline_auc", False), ("baseline_auc_placed", True)):
-                scores = click_baseline(rows, train, valid, held, stood)
-                told[name] = None if scores is None else auc(scores, clicked)
-    epochs = best_epoch(curve)
+    for name, scores in counted.items():
+        told[name] = auc(scores, clicked)
+    epochs = round(float(np.mean([best_epoch(curve) for curve in curves])))
+    trees = round(float(np.mean([model.rounds for model in models])))
     told |= {
         "consistency": consistency(rates),
+        "looks": looks(rates[:, 0], placed[:, 0], rows.place[held]),
         "impressions": len(rows),
         "clicks": int(rows.clicked.sum()),
         "orders": int(rows.ordered.sum()),
         "held_out": len(held),
         "epochs": epochs,
-        "curve": curve,
+        "trees": trees,
+        "curve": curves[0],
     }
-    whole = config.towers.model_copy(update={"epochs": epochs})
+    whole = config.towers.model_copy(update={"epochs": epochs, "trees": trees})
     every = np.arange(len(rows.counts))
     final, _ = fit_towers(rows, every, np.zeros(0, np.int64), vectors, whole, progress)
-    return first, final, told
+    return models, final, told
+
+
+def _add_baseline(
+    found: dict[str, np.ndarray],
+    rows: Rows,
+    train: np.ndarray,
+    valid: np.ndarray,
+    own: np.ndarray,
+    at: np.ndarray,
+) -> None:
+    """Put the baseline's scores of some held-out searches where they belong."""
+    for name, stood in (("baseline_auc", False), ("baseline_auc_placed", True)):
+        scores = click_baseline(rows, rows.of(train), rows.of(valid), rows.of(own), stood)
+        if scores is not None:
+            found.setdefault(name, np.zeros(len(at)))[at] = scores
 
 
 def fit_on_lists(
     rows: Rows, group: np.ndarray, vectors: np.ndarray, config: ParsConfig, progress: Progress, folds: int = 2
-) -> tuple[np.ndarray, Towers, dict[str, Any]]:
+) -> tuple[np.ndarray, FittedTowers, dict[str, Any]]:
     """Rates f32[M, 3] of rows by towers that know nothing of their queries, towers of all rows, and figures.
 
     ``group`` i64[R] is the query of each request of the rows. The gains stand for clicks.
     """
     rates = np.zeros((len(rows), len(TOWERS)), np.float32)
-    epochs = []
+    epochs, trees = [], []
     for fold in range(folds):
         held, rest = np.flatnonzero(group % folds == fold), np.flatnonzero(group % folds != fold)
         if len(held) and len(rest):
             model, curve = fit_towers(rows, rest, held, vectors, config.towers, progress)
             rates[rows.of(held)] = predict(model, rows, held, vectors)
             epochs.append(best_epoch(curve))
+            trees.append(model.rounds)
     most = round(float(np.mean(epochs))) if epochs else config.towers.epochs
-    whole = config.towers.model_copy(update={"epochs": max(1, most)})
+    enough = round(float(np.mean(trees))) if trees else config.towers.trees
+    whole = config.towers.model_copy(update={"epochs": max(1, most), "trees": enough})
     every = np.arange(len(rows.counts))
     final, _ = fit_towers(rows, every, np.zeros(0, np.int64), vectors, whole, progress)
     told = {

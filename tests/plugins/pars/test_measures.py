@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onesearch_pars.measures import (
     auc,
+    auc_change,
     calibration,
     consistency,
     ndcg,
@@ -26,6 +27,18 @@ def test_auc_by_hand() -> None:
     # Pairs: (.9, .5) right, (.9, .3) right, (.3, .5) wrong, (.3, .3) a tie: 2.5 of 4.
     assert auc(np.array([0.9, 0.3, 0.5, 0.3]), np.array([True, True, False, False])) == 2.5 / 4
     assert math.isnan(auc(np.array([0.1]), np.array([True])))
+
+
+def test_a_change_of_auc_has_an_interval_around_it() -> None:
+    random = np.random.default_rng(0)
+    labels = random.random(4_000) < 0.2
+    good, bad = labels + random.normal(size=4_000), 0.5 * labels + random.normal(size=4_000)
+    found = auc_change(good, bad, labels, np.arange(4_000) // 10)
+    assert found["change"] == pytest.approx(auc(good, labels) - auc(bad, labels))
+    assert 0.02 < found["low"] < found["change"] < found["high"] < 0.3
+    same = auc_change(good, good.round(1), labels, np.arange(4_000) // 10)
+    assert same["low"] < 0.01 and abs(same["change"]) < 0.01, "ties count half"
+    assert math.isnan(auc_change(good, bad, np.zeros(4_000, bool), np.arange(4_000))["low"])
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=30))

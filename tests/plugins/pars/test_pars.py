@@ -23,7 +23,8 @@ from onesearch_pars.server import RelevanceServer
 from onesearch_pars.sim import parted, recurring
 from onesearch_pars.tuning import ALONE, DEFAULT, PARTS
 
-CONFIG = ParsConfig(towers={"epochs": 8, "batch_size": 256, "learning_rate": 0.01, "hidden": 32, "rank": 8})
+SMALL = {"trees": 60, "epochs": 8, "batch_size": 256, "learning_rate": 0.01, "hidden": 32, "rank": 8}
+CONFIG = ParsConfig(towers=SMALL)
 FILES = ("pars.json", "pars.safetensors", "towers.onnx")
 
 
