@@ -11,6 +11,9 @@ import numpy as np
 
 _DTYPES = {
     "BOOL": np.bool_,
+    "U8": np.uint8,
+    "U16": np.uint16,
+    "U32": np.uint32,
     "I32": np.int32,
     "I64": np.int64,
     "U64": np.uint64,

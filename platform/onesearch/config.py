@@ -113,6 +113,10 @@ class ServingConfig(Section):
     certify: int = Field(default=0, ge=0, le=3840)
     """A search that does not say otherwise begins narrow and widens, up to ``beams``, only until so many of
     its best SIDs are proven exact; 0: it takes all beams at once. See docs/adaptive.md."""
+    node_vectors: bool = True
+    """Whether the index holds a vector of each node of the tree, the mean of the items below it, to guide the
+    beams. Without, searches are guided by what codes stand for: the index takes a few dozen bytes an item
+    instead of a few thousand, and finds less. See docs/results/scale.md."""
     threads: int = Field(default=2, ge=0)
     """Threads of a graph's session; 0: every core."""
     processes: Literal["one", "each"] = "one"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from onesearch.arrays import map_arrays, write_arrays
+from onesearch.codebooks import Codebooks
 from onesearch.errors import ArtifactError, UsageError
 from onesearch.live_tree import Candidates, Items, LiveTree
 from onesearch.shoppers.state import item_keys
@@ -76,6 +77,8 @@ class CatalogueIndex:
         alive: bool[N], false for items that were withdrawn; None: every item is alive.
         newcomers: of the items whose text is not what the release knows: ``number`` and all that was told of
             them (columns of the store's items); None: there are none.
+        centroids: f16[K_ℓ, D] of each level, what its codes stand for. Where they are given searches are
+            guided by them, and the tree holds no vectors of its nodes.
     """
 
     items: pl.DataFrame
@@ -86,6 +89,7 @@ class CatalogueIndex:
     generation: int = 0
     alive: np.ndarray | None = None
     newcomers: pl.DataFrame | None = None
+    centroids: tuple[np.ndarray, ...] | None = None
 
     @classmethod
     def build(
@@ -112,7 +116,11 @@ class CatalogueIndex:
     @cached_property
     def live(self) -> LiveTree:
         """The tree over all live items, with its live arrays."""
-        return LiveTree.build(self._arrays, self.levels, self.generation)
+        return LiveTree.build(self._arrays, self.levels, self.generation, self.centroids)
+
+    def guided_by(self, codebooks: Codebooks) -> CatalogueIndex:
+        """The same catalogue, searches in which are guided by what codes stand for."""
+        return replace(self, centroids=tuple(level.astype(np.float16) for level in codebooks.levels))
 
     @property
     def _arrays(self) -> Items:
@@ -202,6 +210,7 @@ class CatalogueIndex:
             generation,
             self._same_alive(alive),
             self._newcomers(changes.told, dict(zip(ids, put.tolist(), strict=True))),
+            self.centroids,
         )
         arrays = following._arrays
         live = self.live.following(arrays, numbers, roots, np.flatnonzero(weighed), generation)
@@ -255,8 +264,10 @@ class CatalogueIndex:
         (folder / "index.json").write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> CatalogueIndex:
-        """Open what :meth:`save` wrote. Raises ArtifactError naming what does not fit.
+    def load(cls, folder: Path, by_code: bool = False) -> CatalogueIndex:
+        """Open what :meth:`save` wrote, with ``by_code`` as an index without vectors of nodes.
+
+        Raises ArtifactError naming what does not fit.
 
         The arrays stay in the file, which the processes of a server thereby share.
         """
@@ -264,7 +275,7 @@ class CatalogueIndex:
             about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             arrays = map_arrays(folder / "arrays.safetensors")
             items = pl.read_parquet(folder / "items.parquet")
-            return cls.build(
+            index = cls.build(
                 items,
                 arrays["sids"],
                 arrays["vectors"],
@@ -272,6 +283,7 @@ class CatalogueIndex:
                 tuple(about["levels"]),
                 int(about["generation"]),
             )
+            return index.guided_by(Codebooks.load(folder)) if by_code else index
         except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
             raise ArtifactError(f"{folder}: not a catalogue index ({error})") from error
 

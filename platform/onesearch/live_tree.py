@@ -54,9 +54,12 @@ class LiveTree:
     Attributes:
         tree: the legal SIDs, those of items that are alive.
         log_mass: L arrays f32[n_{ℓ+1}], log of the popularity below each node; -inf where nothing is live.
-        vectors: L arrays f16[n_{ℓ+1}, D], mean e° of the items below each node: what guides the beams.
+        vectors: what guides the beams, L arrays: of each node the mean e° of the items below it,
+            f16[n_{ℓ+1}, D]; or, with ``by_code``, what each code of the level adds, f16[K_ℓ, D].
         generation: number of the catalogue generation; answers carry it.
         item_alive: bool[N] narrowed by filters, None when every item of the tree is alive.
+        by_code: whether the vectors are of codes. Children of one node then differ by their last codes alone,
+            which is all that a search asks for, and no node has a vector of its own.
     """
 
     tree: PrefixTree
@@ -64,13 +67,41 @@ class LiveTree:
     vectors: tuple[np.ndarray, ...]
     generation: int = 0
     item_alive: np.ndarray | None = None
+    by_code: bool = False
 
     @classmethod
-    def build(cls, items: Items, levels: tuple[int, ...], generation: int = 0) -> LiveTree:
-        """From scratch, over the items that are alive."""
+    def build(
+        cls,
+        items: Items,
+        levels: tuple[int, ...],
+        generation: int = 0,
+        centroids: tuple[np.ndarray, ...] | None = None,
+    ) -> LiveTree:
+        """From scratch, over the items that are alive; ``centroids`` f16[K_ℓ, D] of all levels make it one by
+        code."""
         numbers = items.numbers()
         tree = PrefixTree.build(items.sids[numbers], levels, items.popularity[numbers], numbers)
-        return cls(tree, _log_mass(tree, items.popularity), _node_vectors(tree, items.vectors), generation)
+        vectors = _node_vectors(tree, items.vectors) if centroids is None else centroids
+        mass = _log_mass(tree, items.popularity)
+        return cls(tree, mass, vectors, generation, by_code=centroids is not None)
+
+    def node_vectors(self, level: int) -> np.ndarray:
+        """A vector for each node of depth ``level + 1``, f16[n, D], whose differences among the children of a
+        node are those that guide the beams."""
+        return self.vectors[level][self.tree.code[level]] if self.by_code else self.vectors[level]
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """Size in memory of all that a search walks, by kind: ``structure`` (codes and children), ``items``
+        (which items a SID has), ``mass`` and ``vectors``."""
+        tree = self.tree
+        kinds = {
+            "structure": (*tree.first_child, *tree.code),
+            "items": (tree.leaf_first_item, tree.leaf_items),
+            "mass": self.log_mass,
+            "vectors": self.vectors,
+        }
+        return {kind: sum(array.nbytes for array in arrays) for kind, arrays in kinds.items()}
 
     def following(
         self, items: Items, moved: np.ndarray, roots: np.ndarray, weighed: np.ndarray, generation: int
@@ -93,9 +124,10 @@ class LiveTree:
         elif len(touched):
             order = _reordered(tree, items, touched)
             tree = PrefixTree.of_sorted(items.sids[order], tree.levels, order)
-        vectors = self._vectors_of(tree, items, roots) if len(moved) else self.vectors
+        same = self.by_code or not len(moved)
+        vectors = self.vectors if same else self._vectors_of(tree, items, roots)
         mass = _log_mass(tree, items.popularity) if len(touched) else self.log_mass
-        return LiveTree(tree, mass, vectors, generation)
+        return LiveTree(tree, mass, vectors, generation, by_code=self.by_code)
 
     def narrowed(self, item_alive: np.ndarray, item_mass: np.ndarray) -> LiveTree:
         """The same tree with only the items of the mask bool[N] alive; dead branches get log-mass -inf."""

@@ -47,6 +47,11 @@ def sid_keys(sids: np.ndarray, levels: Sequence[int]) -> np.ndarray:
     return keys
 
 
+def code_type(size: int) -> type[np.unsignedinteger]:
+    """The narrowest unsigned type that holds the codes of a level with ``size`` of them."""
+    return np.uint8 if size <= 1 << 8 else np.uint16 if size <= 1 << 16 else np.uint32
+
+
 @dataclass(frozen=True)
 class PrefixTree:
     """The legal SIDs as CSR arrays, numbered breadth first.
@@ -58,7 +63,7 @@ class PrefixTree:
     Attributes:
         levels: codebook size of each level, L numbers.
         first_child: L arrays i32[n_ℓ + 1], ℓ = 0 … L-1, n_0 = 1.
-        code: L arrays i32[n_{ℓ+1}].
+        code: L arrays [n_{ℓ+1}] of the narrowest unsigned type that holds the level's codes (u8, u16 or u32).
         leaf_first_item: i32[n_L + 1]; leaf ``f`` holds the items ``leaf_items[first[f]:first[f + 1]]``.
         leaf_items: i32[N], item numbers, the most popular of a leaf first.
     """
@@ -81,7 +86,7 @@ class PrefixTree:
         sids = np.asarray(sids, dtype=np.int32)
         if sids.ndim != 2 or sids.shape[1] != len(levels):
             raise UsageError(f"SIDs of shape {sids.shape} do not fit {len(levels)} levels")
-        count, depth = sids.shape
+        count = len(sids)
         if count and (sids.min() < 0 or (sids >= np.asarray(levels)).any()):
             row, level = np.argwhere((sids < 0) | (sids >= np.asarray(levels)))[0]
             raise UsageError(
@@ -91,7 +96,9 @@ class PrefixTree:
         weight = (
             np.zeros(count, dtype=np.float32) if popularity is None else np.asarray(popularity, np.float32)
         )
-        order = np.lexsort((numbers, -weight, *(sids[:, level] for level in range(depth - 1, -1, -1))))
+        keys = sid_keys(sids, levels)
+        columns = tuple(sids.T[::-1]) if keys.dtype == object else (keys,)
+        order = np.lexsort((numbers, -weight, *columns))
         return cls.of_sorted(sids[order], levels, numbers[order])
 
     @classmethod
@@ -109,7 +116,7 @@ class PrefixTree:
             edges = np.searchsorted(starts, parent_starts)
             first = np.append(edges, len(starts)) if count else np.zeros(2)
             first_child.append(first.astype(np.int32))
-            code.append(ranked[starts, level].astype(np.int32))
+            code.append(ranked[starts, level].astype(code_type(levels[level])))
             parent_starts = starts
         leaf_first_item = np.append(parent_starts, count).astype(np.int32)
         return cls(tuple(levels), tuple(first_child), tuple(code), leaf_first_item, items)

@@ -115,6 +115,9 @@ class QuantiserConfig(Section):
     """Assign the last codes of items that share their other codes jointly, so that their SIDs differ."""
     fit_on: Literal["items", "items+queries"] = "items"
     """What the codebooks are fitted on; the authors fit on both."""
+    fit_sample: int = Field(default=500_000, ge=1)
+    """Where there are more vectors, so many of them are fitted, and passes over all, in chunks, settle each
+    layer (not together with ``balanced``, which looks at all at once)."""
     iterations: int = Field(default=4, ge=1)
     """Lloyd iterations of a layer with few points a code, after a hierarchical start; four times as many,
     cheaper ones where points are many."""

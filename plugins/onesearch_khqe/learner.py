@@ -36,10 +36,11 @@ from onesearch_khqe.meanings import meanings_of
 from onesearch_khqe.mining import mine_pool, page_views
 from onesearch_khqe.ngrams import NgramHasher
 from onesearch_khqe.pool import KeywordPool
-from onesearch_khqe.quantiser import encode_catalogue, fit_codebooks
+from onesearch_khqe.quantiser import encode_catalogue
 from onesearch_khqe.report import figures_of, write_report
 from onesearch_khqe.samples import split_pairs
 from onesearch_khqe.selection import KeywordSelection
+from onesearch_khqe.streaming import fit_within_memory
 from onesearch_khqe.texts import TextTable
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class KhqeLearner(TokenizerLearner):
             points, settings = vectors, self.settings
             if settings.quantiser.fit_on == "items+queries" and self._queries:
                 points = np.concatenate([vectors, self.fused_queries(self._queries, settings.fusion)])
-            self.books = fit_codebooks(points, settings.quantiser, settings.seed, len(vectors), progress)
+            self.books = fit_within_memory(points, settings.quantiser, settings.seed, len(vectors), progress)
             partial = path.with_suffix(".partial")
             self.books.save(partial)
             partial.replace(path)

@@ -50,7 +50,7 @@ def transformers_engines(
             node = tree.find(prefix) if prefix else 0
             first = tree.first_child[len(prefix)]
             known[prefix] = (
-                tree.code[len(prefix)][first[node] : first[node + 1]] + offsets[len(prefix)]
+                tree.code[len(prefix)][first[node] : first[node + 1]].astype(np.int64) + offsets[len(prefix)]
             ).tolist()
         return known[prefix]
 

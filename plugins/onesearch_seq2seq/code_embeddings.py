@@ -49,6 +49,8 @@ def code_centroids(live: LiveTree) -> list[np.ndarray]:
     """
     tree = live.tree
     found = []
+    if live.by_code:
+        return [np.asarray(vectors, dtype=np.float32) for vectors in live.vectors]
     for level, (codes, vectors) in enumerate(zip(tree.code, live.vectors, strict=True)):
         moved = np.asarray(vectors, dtype=np.float32)
         if level:

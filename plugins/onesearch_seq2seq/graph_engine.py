@@ -62,9 +62,10 @@ class GraphEngine:
     def _structure(self, live: LiveTree) -> dict[str, Any]:
         tree = live.tree
         arrays: dict[str, np.ndarray] = {}
-        for depth, (code, vectors) in enumerate(zip(tree.code, live.vectors, strict=True), start=1):
+        for depth, code in enumerate(tree.code, start=1):
+            vectors = live.node_vectors(depth - 1)
             keys = vectors.astype(np.float32) @ self.keys
-            arrays[f"code_{depth}"] = code
+            arrays[f"code_{depth}"] = code.astype(np.int32)
             if depth == 1:
                 arrays["roots"] = np.concatenate([vectors.astype(np.float32), keys], axis=1).T
             else:

@@ -47,9 +47,9 @@ class TreeTables:
 
         return cls(
             tuple(put(first, torch.int64) for first in tree.first_child[1:]),
-            tuple(put(code, torch.int64) for code in tree.code),
+            tuple(put(code.astype(np.int64), torch.int64) for code in tree.code),
             tuple(put(mass, torch.float32) for mass in live.log_mass),
-            tuple(put(vectors, torch.float16) for vectors in live.vectors),
+            tuple(put(live.node_vectors(level), torch.float16) for level in range(tree.depth)),
             put(path, torch.int64),
             put(tree.leaf_sids(), torch.int64),
             put(needed, torch.int64),

@@ -63,8 +63,9 @@ def padded(live: LiveTree, nodes: tuple[int, ...], keys: np.ndarray) -> dict[str
     keys. Masses: :func:`padded_mass`."""
     arrays: dict[str, np.ndarray] = {}
     tree = live.tree
-    for depth, (code, vectors, room) in enumerate(zip(tree.code, live.vectors, nodes, strict=True), start=1):
-        arrays[f"code_{depth}"] = _filled(code, room)
+    for depth, (code, room) in enumerate(zip(tree.code, nodes, strict=True), start=1):
+        vectors = live.node_vectors(depth - 1)
+        arrays[f"code_{depth}"] = _filled(code.astype(np.int32), room)
         arrays[f"vectors_{depth}"] = _filled(vectors, room)
         arrays[f"keys_{depth}"] = _filled(vectors.astype(np.float32) @ keys, room)
         if depth < tree.depth:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onesearch import live_tree
+from onesearch.codebooks import Codebooks
 from onesearch.errors import UsageError
 from onesearch.index import CatalogueIndex, Changes, Filters
 from onesearch.live_tree import LiveTree
@@ -187,3 +188,20 @@ def test_a_catalogue_may_become_empty_and_come_back() -> None:
     assert empty.tree_for(Filters(in_stock=True)).log_mass[0].shape == (0,)
     back = empty.following(changes({"item 1": Row((0, 0, 0), (1.0, 0.0, 0.0), 1.0, 1.0)}, []), 2)
     assert back.number("item 1") == 1 and back.live.tree.leaf_items.tolist() == [1]
+
+
+def test_an_index_guided_by_codes_has_no_vectors_of_nodes() -> None:
+    rows = {f"item {n}": Row((n % 3, n % 2, n % 3), (1.0,) * DIM, 1.0, 1.0) for n in range(6)}
+    random = np.random.default_rng(0)
+    books = Codebooks.of([random.normal(size=(size, DIM)) for size in LEVELS])
+    index = Model(rows).index(1).guided_by(books)
+    assert index.live.by_code and [len(level) for level in index.live.vectors] == list(LEVELS)
+    for level, codes in enumerate(index.live.tree.code):
+        assert np.array_equal(index.live.node_vectors(level), books.levels[level].astype(np.float16)[codes])
+    grown = index.following(changes({"new": Row((2, 1, 0), (0.0,) * DIM, 2.0, 1.0)}, ["item 0"]), 2)
+    scratch = CatalogueIndex.build(
+        grown.items, grown.sids, grown.vectors, grown.popularity, LEVELS, 2, grown.alive
+    )
+    same_tree(grown.live, scratch.guided_by(books).live)
+    assert grown.live.by_code and grown.live.vectors is index.live.vectors
+    assert set(index.live.bytes) == {"structure", "items", "mass", "vectors"}

@@ -126,6 +126,7 @@ class Generations:
                 "generation": index.generation,
                 "through": through,
                 "live": index.live_count,
+                "by_code": index.live.by_code,
                 "files": {path.name: path.stat().st_size for path in draft.iterdir()},
             }
             (draft / ABOUT).write_text(json.dumps(about), encoding="utf-8")
@@ -156,6 +157,9 @@ def load_generation(folder: Path) -> CatalogueIndex:
     try:
         arrays = map_arrays(folder / "arrays.safetensors")
         state = map_arrays(folder / "state.safetensors")
+        nodes = map_arrays(folder / "nodes.safetensors")
+        vectors = tuple(nodes[f"vectors.{level}"] for level in range(len(about["levels"])))
+        by_code = bool(about["by_code"])
         newcomers = folder / "newcomers.parquet"
         index = CatalogueIndex(
             pl.read_parquet(folder / "items.parquet"),
@@ -166,9 +170,10 @@ def load_generation(folder: Path) -> CatalogueIndex:
             int(about["generation"]),
             state.get("alive"),
             pl.read_parquet(newcomers) if newcomers.exists() else None,
+            vectors if by_code else None,
         )
         index.__dict__["keys"] = (state["keys"], state["numbers"])
-        index.__dict__["live"] = _read_tree(folder, index)
+        index.__dict__["live"] = _read_tree(folder, index, vectors)
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise ArtifactError(f"{folder}: not a catalogue generation ({error})") from error
     return index
@@ -230,20 +235,21 @@ def _files(index: CatalogueIndex) -> list[tuple[str, Unchanged, Write]]:
     return files
 
 
-def _read_tree(folder: Path, index: CatalogueIndex) -> LiveTree:
-    walked, nodes = map_arrays(folder / "tree.safetensors"), map_arrays(folder / "nodes.safetensors")
+def _read_tree(folder: Path, index: CatalogueIndex, vectors: tuple[np.ndarray, ...]) -> LiveTree:
+    walked = map_arrays(folder / "tree.safetensors")
 
-    def each(arrays: dict[str, np.ndarray], name: str) -> tuple[np.ndarray, ...]:
-        return tuple(arrays[f"{name}.{level}"] for level in range(len(index.levels)))
+    def each(name: str) -> tuple[np.ndarray, ...]:
+        return tuple(walked[f"{name}.{level}"] for level in range(len(index.levels)))
 
     tree = PrefixTree(
         index.levels,
-        each(walked, "first_child"),
-        each(walked, "code"),
+        each("first_child"),
+        each("code"),
         walked["leaf_first_item"],
         walked["leaf_items"],
     )
-    return LiveTree(tree, each(walked, "log_mass"), each(nodes, "vectors"), index.generation)
+    by_code = index.centroids is not None
+    return LiveTree(tree, each("log_mass"), vectors, index.generation, by_code=by_code)
 
 
 def _link(source: Path, target: Path) -> bool:

@@ -44,17 +44,22 @@ class BoundTree:
     dimension: int
     first_child: ctypes.Array[ctypes.c_void_p]
     code: ctypes.Array[ctypes.c_void_p]
+    code_bytes: ctypes.Array[ctypes.c_int32]
     vectors: ctypes.Array[ctypes.c_void_p]
+    by_code: bool
     held: list[np.ndarray]
 
     @classmethod
     def of(cls, live: LiveTree) -> BoundTree:
         """Borrow the arrays of a tree; what is contiguous already is not copied."""
         held: list[np.ndarray] = []
-        first_child = pointers(live.tree.first_child, np.int32, held)
-        code = pointers(live.tree.code, np.int32, held)
+        tree = live.tree
+        first_child = pointers(tree.first_child, np.int32, held)
+        code = pointers(tree.code, None, held)
+        widths = (ctypes.c_int32 * tree.depth)(*(codes.itemsize for codes in tree.code))
         vectors = pointers(live.vectors, np.float16, held)
-        return cls(live.tree.depth, live.vectors[0].shape[1], first_child, code, vectors, held)
+        dimension = live.vectors[0].shape[1]
+        return cls(tree.depth, dimension, first_child, code, widths, vectors, live.by_code, held)
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,9 @@ class BoundMass:
 
 
 def pointers(
-    arrays: tuple[np.ndarray, ...], dtype: type[np.generic], held: list[np.ndarray]
+    arrays: tuple[np.ndarray, ...], dtype: type[np.generic] | None, held: list[np.ndarray]
 ) -> ctypes.Array[ctypes.c_void_p]:
-    """Addresses of arrays, which are added to ``held``."""
+    """Addresses of arrays, of a type or of their own, which are added to ``held``."""
     own = [np.ascontiguousarray(array, dtype) for array in arrays]
     held += own
     return (ctypes.c_void_p * len(own))(*(array.ctypes.data for array in own))
@@ -188,7 +193,16 @@ class NativeEngine:
         addresses = {name: array.ctypes.data for name, array in (inputs | outputs).items()}
         sizes = (count, ids.shape[1], prefix.shape[1], beams, self.speaking)
         request = lib.Request(*sizes, **addresses, first=first if certify else 0, certain=certify)
-        walked = lib.Tree(depth, tree.dimension, tree.first_child, tree.code, tree.vectors, mass.log_mass)
+        walked = lib.Tree(
+            depth,
+            tree.dimension,
+            tree.first_child,
+            tree.code,
+            tree.code_bytes,
+            tree.vectors,
+            tree.by_code,
+            mass.log_mass,
+        )
         error = ctypes.create_string_buffer(lib.ROOM)
         if self._library.onesearch_search(
             self._engine, lib.byref(walked), lib.byref(request), error, lib.ROOM

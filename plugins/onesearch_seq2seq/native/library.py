@@ -10,7 +10,7 @@ from pathlib import Path
 
 from onesearch_seq2seq.native.build import LIBRARY
 
-VERSION = 2
+VERSION = 3
 ROOM = 1024
 
 
@@ -58,7 +58,9 @@ class Tree(ctypes.Structure):
         ("dimension", c_int32),
         ("first_child", POINTER(c_void_p)),
         ("code", POINTER(c_void_p)),
+        ("code_bytes", POINTER(c_int32)),
         ("vectors", POINTER(c_void_p)),
+        ("by_code", c_int32),
         ("log_mass", POINTER(c_void_p)),
     ]
 

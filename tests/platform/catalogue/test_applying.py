@@ -9,6 +9,7 @@ import pytest
 from onesearch.catalogue.applying import Applier
 from onesearch.catalogue.changes import Change
 from onesearch.catalogue.generations import Generations, load_generation
+from onesearch.codebooks import Codebooks
 from onesearch.errors import ArtifactError, OneSearchError
 from onesearch.index import CatalogueIndex, Filters
 from onesearch.live_tree import Items, LiveTree
@@ -140,3 +141,13 @@ def test_everything_is_withdrawn(applier: Applier) -> None:
     told = applier.accept([Change(f"i{number}", "withdraw") for number in range(400)])
     assert told.items == 0 and applier.generations.newest().load().live.tree.leaf_count == 0  # type: ignore[union-attr]
     assert applier.accept([NEW]).items == 1
+
+
+def test_a_generation_guided_by_codes_is_one_when_it_is_opened(toy_release: Release, tmp_path: Path) -> None:
+    index = CatalogueIndex.load(toy_release.path / "index")
+    books = Codebooks.of([np.ones((size, index.vectors.shape[1])) for size in index.levels])
+    index = index.guided_by(books)
+    opened = Generations(tmp_path / "generations").write(index, 0).load()
+    assert opened.live.by_code and opened.centroids is not None
+    for mine, theirs in zip(opened.live.vectors, index.live.vectors, strict=True):
+        assert mine.dtype == np.float16 and np.array_equal(mine, theirs)

@@ -111,7 +111,7 @@ class Network:
             out = []
             for row, node in enumerate(nodes):
                 children = np.arange(*tree.first_child[depth][node : node + 2])
-                vectors = live.vectors[depth][children].astype(np.float32)
+                vectors = live.node_vectors(depth)[children].astype(np.float32)
                 mass = live.log_mass[depth][children]
                 logit = weights[0, depth] * heads[row][tree.code[depth][children]]
                 if steers is not None:

@@ -219,7 +219,7 @@ class ToyGenerator(GeneratorServer):
             for node, score in zip(nodes, scores, strict=True):
                 low, high = live.tree.first_child[level][node : node + 2]
                 children = np.arange(low, high)[np.isfinite(live.log_mass[level][low:high])]
-                logits = self.sharpness * (live.vectors[level][children].astype(np.float32) @ query)
+                logits = self.sharpness * (live.node_vectors(level)[children].astype(np.float32) @ query)
                 if len(children):
                     next_nodes.append(children)
                     next_scores.append(

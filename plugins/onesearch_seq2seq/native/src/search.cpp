@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <numeric>
 
 namespace onesearch {
 namespace {
@@ -115,7 +116,6 @@ void Search::list(int depth, const std::vector<int32_t>& beams) {
   Depth& below = depths_[depth + 1];
   const int32_t* first = tree_->first_child[depth];
   const float* mass = tree_->log_mass[depth];
-  const int32_t* code = tree_->code[depth];
   for (const int32_t beam : beams) {
     Prefix& prefix = depths_[depth].prefixes[beam];
     if (prefix.listed >= 0) continue;
@@ -123,7 +123,7 @@ void Search::list(int depth, const std::vector<int32_t>& beams) {
     for (int32_t child = first[prefix.node]; child < first[prefix.node + 1]; ++child) {
       if (mass[child] == kNone) continue;
       below.child.push_back(child);
-      below.code.push_back(code[child]);
+      below.code.push_back(tree_->code_of(depth, child));
     }
     prefix.live = static_cast<int32_t>(below.child.size()) - prefix.listed;
   }
@@ -264,6 +264,25 @@ void Search::share(int depth, const std::vector<int32_t>& beams, Body&& body) {
   });
 }
 
+// Numbers of the rows that hold the children's vectors.
+const int32_t* Search::rows_of(const Depth& below) const {
+  return tree_->by_code ? below.code.data() : below.child.data();
+}
+
+// Where the children are more than the codes, the query meets each code once. Whether it did.
+bool Search::table(int depth, const std::vector<int32_t>& beams) {
+  const int codes = network_.heads()[depth].codes;
+  int64_t children = 0;
+  for (const int32_t beam : beams) children += depths_[depth].prefixes[beam].live;
+  if (children <= codes) return false;
+  std::vector<int32_t> all(codes);
+  std::iota(all.begin(), all.end(), 0);
+  by_code_.resize(codes);
+  network_.kernels().dots_f16(tree_->vectors[depth], tree_->dimension, all.data(), codes, query_.data(),
+                              tree_->dimension, by_code_.data());
+  return true;
+}
+
 // What is known of the children without the network: prior and mass.
 void Search::guide(int depth, const std::vector<int32_t>& beams) {
   if (beams.empty()) return;
@@ -271,13 +290,17 @@ void Search::guide(int depth, const std::vector<int32_t>& beams) {
   // All roots are scored anyway, and nothing need be guessed: there the prior goes along with the steering.
   const float prior = joint(depth) ? 0 : parts_.prior[depth], weight = parts_.mass[depth];
   const float* mass = tree_->log_mass[depth];
+  const bool tabled = prior != 0 && tree_->by_code && table(depth, beams);
   share(depth, beams, [&](int, int first, int count, Scratch& scratch) {
     float* base = below.base.data() + first;
-    const int32_t* child = below.child.data() + first;
+    const int32_t *child = below.child.data() + first, *row = rows_of(below) + first;
     if (prior != 0) {
       float* towards = scratch.part.need(count);
-      network_.kernels().dots_f16(tree_->vectors[depth], tree_->dimension, child, count, query_.data(),
-                                  tree_->dimension, towards);
+      if (tabled)
+        for (int i = 0; i < count; ++i) towards[i] = by_code_[row[i]];
+      else
+        network_.kernels().dots_f16(tree_->vectors[depth], tree_->dimension, row, count, query_.data(),
+                                    tree_->dimension, towards);
       for (int i = 0; i < count; ++i) base[i] = prior * towards[i] + weight * mass[child[i]];
     } else {
       for (int i = 0; i < count; ++i) base[i] = weight * mass[child[i]];
@@ -297,7 +320,7 @@ int32_t Search::path_of(int depth, int32_t at) {
   if (prefix.path < 0) {
     const int32_t above = depth ? path_of(depth - 1, prefix.above) : -1;
     const int32_t token =
-        depth ? network_.offset(depth - 1) + tree_->code[depth - 1][prefix.node] : network_.dims().start;
+        depth ? network_.offset(depth - 1) + tree_->code_of(depth - 1, prefix.node) : network_.dims().start;
     prefix.path = paths_.append(above, token, depth);
   }
   return prefix.path;
@@ -400,7 +423,7 @@ void Search::listen(int depth, const std::vector<int32_t>& beams) {
       for (int i = 0; i < many; ++i) logit[i] += loud * (part[i] + head.bias[code[i]]);
     }
     if (steered != 0 || prior != 0) {
-      kernels.dots_f16(tree_->vectors[depth], tree_->dimension, below.child.data() + first, many,
+      kernels.dots_f16(tree_->vectors[depth], tree_->dimension, rows_of(below) + first, many,
                        steers + static_cast<size_t>(beam) * wide, tree_->dimension, part);
       for (int i = 0; i < many; ++i) logit[i] += part[i];
     }

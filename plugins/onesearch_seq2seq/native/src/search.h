@@ -91,6 +91,8 @@ class Search {
   void expand(int depth, const std::vector<int32_t>& beams, int width, std::vector<int32_t>& pool, Cut& cut);
   void rank(int depth, std::vector<int32_t>& pool, int width, Cut& cut);
   void guide(int depth, const std::vector<int32_t>& beams);
+  bool table(int depth, const std::vector<int32_t>& beams);
+  const int32_t* rows_of(const Depth& below) const;
   void listen(int depth, const std::vector<int32_t>& beams);
   void settle(int depth, int32_t beam, const float* logits);
   float normaliser(const float* logits, int count);
@@ -111,7 +113,8 @@ class Search {
   Parts parts_{};
   int speaking_ = 0;
   bool encoded_ = false;
-  Array<float> query_;  // padded with zeros
+  Array<float> query_;    // padded with zeros
+  Array<float> by_code_;  // what the query says of each code of a level
   Memory memory_;
   Paths paths_;
   std::vector<Depth> depths_;

@@ -12,9 +12,20 @@ struct Tree {
   int32_t depth;
   int32_t dimension;                 // D of the vectors
   const int32_t* const* first_child;  // i32[n_ℓ + 1]: the children of a node of depth ℓ are neighbours
-  const int32_t* const* code;         // i32[n_{ℓ+1}]
-  const uint16_t* const* vectors;     // f16[n_{ℓ+1}, D]
+  const void* const* code;            // u8, u16 or u32[n_{ℓ+1}]
+  const int32_t* code_bytes;          // [L]: 1, 2 or 4
+  const uint16_t* const* vectors;     // f16[n_{ℓ+1}, D]; with by_code f16[K_ℓ, D]
+  int32_t by_code;                    // whether a child's vector is that of its code
   const float* const* log_mass;       // f32[n_{ℓ+1}], -inf where nothing is alive
+
+  int32_t code_of(int level, int32_t node) const {
+    const void* codes = code[level];
+    switch (code_bytes[level]) {
+      case 1: return static_cast<const uint8_t*>(codes)[node];
+      case 2: return static_cast<const uint16_t*>(codes)[node];
+      default: return static_cast<int32_t>(static_cast<const uint32_t*>(codes)[node]);
+    }
+  }
 };
 
 }  // namespace onesearch
