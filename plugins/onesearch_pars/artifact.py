@@ -22,7 +22,8 @@ from onesearch_pars.tuning import PARTS
 
 ABOUT, ARRAYS = "relevance.json", "relevance.safetensors"
 PARS_ABOUT, PARS_ARRAYS = "pars.json", "pars.safetensors"
-FORMAT = 3
+FORMAT, BEFORE = 3, 2
+"""Format 2 is served as well where it has the features of today; that it need not have."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ def _read_about(path: Path) -> dict[str, Any]:
         found = about["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: not a fitted reward ({error})") from error
-    if found != FORMAT:
+    served = found == BEFORE and set(about.get("weights", ())) == set(FEATURE_NAMES)
+    if found != FORMAT and not served:
         raise ArtifactError(f"{path}: format {found}; this version reads format {FORMAT}")
     return dict(about)
 

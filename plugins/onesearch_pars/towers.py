@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from onesearch.errors import ArtifactError
 from onesearch.progress import Progress
 from torch import Tensor, nn
 
@@ -95,7 +96,9 @@ class FittedTowers:
 
     @classmethod
     def of_arrays(cls, arrays: dict[str, np.ndarray], config: TowersConfig) -> FittedTowers:
-        """Read what :meth:`arrays` gave."""
+        """Read what :meth:`arrays` gave. Raises ArtifactError for towers of before there were trees."""
+        if "trees.roots" not in arrays:
+            raise ArtifactError("these towers are of an older version: fit the reward again")
         trees = Trees.of_arrays(arrays)
         views, dim, _ = arrays["view"].shape
         network = Towers(views, dim, len(arrays["mean"]), config)

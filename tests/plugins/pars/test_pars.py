@@ -163,6 +163,12 @@ def test_another_catalogue_or_format_is_refused(shop, fitted, tmp_path) -> None:
     (tmp_path / "pars.json").write_text(json.dumps({**about, "format": 99}))
     with pytest.raises(ArtifactError, match="format 99"):
         ParsServer.open(tmp_path, shop.context(tmp_path), CONFIG)
+    (tmp_path / "pars.json").write_text(json.dumps({**about, "format": 2}))
+    assert ParsServer.open(tmp_path, shop.context(tmp_path), CONFIG).parts == PARTS
+    about["weights"].pop("kind_share")
+    (tmp_path / "pars.json").write_text(json.dumps({**about, "format": 2}))
+    with pytest.raises(ArtifactError, match="format 2; this version reads format 3"):
+        ParsServer.open(tmp_path, shop.context(tmp_path), CONFIG)
 
 
 # -- odd logs ----------------------------------------------------------------------------------------------
