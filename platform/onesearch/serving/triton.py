@@ -97,6 +97,8 @@ class TritonServer:
         """Start and wait until it answers. Raises ServingError saying why it does not."""
         if self.alive:
             raise ServingError("Triton runs already")
+        # Of one that was killed models' processes may be left: waiting for its answer, they wait for ever.
+        self.stop()
         try:
             self.ports = self.ports or self._choose_ports()
             backends = self._lay_out_backend()
