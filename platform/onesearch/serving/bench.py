@@ -303,6 +303,8 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         )
     axis.set(xlabel="searches a second (numbers: clients)", ylabel="ms a search")
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     write_png(figure, path)
