@@ -15,13 +15,14 @@ Shapes of the flat lists depend on the data, which ONNX Runtime allows. For Tens
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from onesearch_seq2seq.config import Dimensions
-from onesearch_seq2seq.graphs import Graph, Precision, linear
-from onesearch_seq2seq.network_graph import Cache, Memory, NetworkGraph
+from onesearch_seq2seq.graphs import Graph, Precision
+from onesearch_seq2seq.network_graph import Cache, Memory
+from onesearch_seq2seq.search_parts import SearchParts
 from onesearch_seq2seq.shape import SID_START, Shape
 
 _DEAD = np.array([-np.inf], dtype=np.float32)
@@ -60,34 +61,8 @@ class _Children:
     count: str
 
 
-@dataclass
-class _Cuts:
-    """What was dropped so far: per level the best score f32[B, 1] and Σ exp(score - best) f32[B, 1]."""
-
-    best: list[str] = field(default_factory=list)
-    sums: list[str] = field(default_factory=list)
-    branches: list[str] = field(default_factory=list)
-
-
-class SearchGraph:
+class SearchGraph(SearchParts):
     """Builds the graph of a network. See :func:`build_search_graph` for its inputs and outputs."""
-
-    def __init__(
-        self,
-        weights: dict[str, np.ndarray],
-        shape: Shape,
-        dims: Dimensions,
-        steer_rank: int,
-        post_norm: bool,
-        precision: Precision,
-    ) -> None:
-        self.g = Graph("onesearch_search")
-        self.weights, self.shape, self.dims, self.steer_rank = weights, shape, dims, steer_rank
-        self.precision: Precision = precision
-        self.network = NetworkGraph(self.g, weights, dims, post_norm, precision)
-        self.depth = len(shape.levels)
-        self.speaking = speaking_levels(weights["served"])
-        self.cuts = _Cuts()
 
     def build(self) -> Graph:
         """Inputs, search, outputs."""
@@ -110,12 +85,7 @@ class SearchGraph:
         leaves, scores = self._search(memory)
         g.output(leaves, "leaves", i32, ["B", "K"])
         g.output(scores, "log_probs", f32, ["B", "K"])
-        best = g.Concat(*self.cuts.best, axis=1)
-        highest = g.ReduceMax(best, [1], keepdims=1)
-        shifted = g.Exp(g.Sub(best, self._finite(highest)))
-        mass = g.ReduceSum(g.Mul(g.Concat(*self.cuts.sums, axis=1), shifted), [1], keepdims=1)
-        g.output(g.Squeeze(highest, [1]), "dropped", f32, ["B"])
-        g.output(g.Squeeze(g.Add(g.Log(mass), self._finite(highest)), [1]), "dropped_mass", f32, ["B"])
+        self.tell_dropped("B")
         branches = g.Cast(g.Concat(*self.cuts.branches, axis=1), to=6)
         g.output(branches, "branches", i32, ["B", self.depth])
         return g
@@ -153,27 +123,14 @@ class SearchGraph:
         values, positions, _ = self._cut(found)
         return self._leaves(values, positions, children), values
 
-    def _head(self, states: str, level: int) -> str:
-        """Logits of a level's codes: [..., d] → [..., codes]."""
-        name = f"heads.{level}"
-        if f"{name}.down.weight" in self.weights:
-            states = self.g.MatMul(states, np.ascontiguousarray(self.weights[f"{name}.down.weight"].T))
-            name += ".up"
-        # One row a query at level 1: nothing to win there, and its logits decide the most.
-        precision: Precision = self.precision if level else "fp32"
-        return linear(self.g, states, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], precision)
-
-    def _steered(self, states: str, level: int) -> str:
-        return self.g.MatMul(states, np.ascontiguousarray(self.weights[f"steer.{level}.weight"].T))
-
     def _first_scores(self, states: str) -> str:
         """Log-probabilities f32[B, n_1] of all roots: dense, nothing is gathered."""
         g = self.g
         head, steer, prior, mass = (row[0] for row in self.part)
-        logits = g.Mul(g.Gather(self._head(states, 0), self.code[0], axis=1), head)
+        logits = g.Mul(g.Gather(self.head(states, 0), self.code[0], axis=1), head)
         pointing = g.Mul(self.query, prior)
         if self.steer_rank:
-            pointing = g.Concat(pointing, g.Mul(self._steered(states, 0), steer), axis=1)
+            pointing = g.Concat(pointing, g.Mul(self.pointing(states, 0), steer), axis=1)
         logits = g.Add(logits, g.MatMul(pointing, self.roots))
         return g.LogSoftmax(self._with_mass(logits, self.mass[0], mass), axis=1)
 
@@ -202,14 +159,10 @@ class SearchGraph:
         rest = g.ScatterElements(padded, positions, g.filled(_DEAD, self.batch, self.beams), axis=1)
         best = g.ReduceMax(rest, [1], keepdims=1)
         self.cuts.best.append(best)
-        self.cuts.sums.append(g.ReduceSum(g.Exp(g.Sub(rest, self._finite(best))), [1], keepdims=1))
+        self.cuts.sums.append(g.ReduceSum(g.Exp(g.Sub(rest, self.finite(best))), [1], keepdims=1))
         legal = g.Cast(g.Greater(scores, _DEAD), to=7)
         self.cuts.branches.append(g.ReduceSum(legal, [1], keepdims=1))
         return values, positions, padded
-
-    def _finite(self, value: str) -> str:
-        """0 in place of -inf, so that differences of two -inf are not NaN."""
-        return self.g.Where(self.g.IsInf(value), np.float32(0), value)
 
     def _ascending(self, positions: str) -> str:
         values, _ = self.g.TopK(positions, self.beams, axis=1, largest=0, outputs=2)
@@ -330,21 +283,14 @@ class SearchGraph:
         offsets = g.Mul(g.Unsqueeze(g.range(self.batch), [1]), g.size(states, 1))
         row = g.Gather(g.reshape(g.Add(slot, offsets), -1), children.beam)
         code = g.Cast(g.Gather(self.code[level], children.node), to=7)
-        dense = g.reshape(self._head(states, level), -1)
+        dense = g.reshape(self.head(states, level), -1)
         at = g.Add(g.Mul(row, np.array([self.shape.levels[level]])), code)
         logits = g.Mul(g.Gather(dense, at), g.reshape(head, 1))
         if self.steer_rank:
-            pointing = g.reshape(g.Mul(self._steered(states, level), steer), -1, self.steer_rank)
+            pointing = g.reshape(g.Mul(self.pointing(states, level), steer), -1, self.steer_rank)
             keys = g.Gather(self.keys[level - 1], children.node)
             logits = g.Add(logits, g.ReduceSum(g.Mul(keys, g.Gather(pointing, row)), [1], keepdims=0))
         return logits
-
-
-def speaking_levels(served: np.ndarray) -> int:
-    """How many levels the network has a say in: behind them its fitted weights are all zero, and so no
-    decoder runs. The first level always counts."""
-    speaking = np.flatnonzero(served[:2].any(axis=0))
-    return int(speaking.max(initial=0)) + 1
 
 
 def build_search_graph(
@@ -369,4 +315,4 @@ def build_search_graph(
 
     Outputs: leaves i32[B, K], log_probs f32[B, K], dropped f32[B], dropped_mass f32[B], branches i32[B, L].
     """
-    return SearchGraph(weights, shape, dims, steer_rank, post_norm, precision).build()
+    return SearchGraph("onesearch_search", weights, shape, dims, steer_rank, post_norm, precision).build()

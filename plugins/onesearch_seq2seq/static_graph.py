@@ -15,14 +15,14 @@ its nodes; whoever reads the result sorts it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from onesearch_seq2seq.config import Dimensions
-from onesearch_seq2seq.graphs import FLOAT, INT32, Graph, Precision, linear
-from onesearch_seq2seq.network_graph import Cache, Memory, NetworkGraph
-from onesearch_seq2seq.search_graph import speaking_levels
+from onesearch_seq2seq.graphs import FLOAT, INT32, Graph, Precision
+from onesearch_seq2seq.network_graph import Cache, Memory
+from onesearch_seq2seq.search_parts import SearchParts
 from onesearch_seq2seq.shape import SID_START, Shape
 from onesearch_seq2seq.sizes import BLOCK, Sizes
 
@@ -62,17 +62,7 @@ class _Children:
     most: int
 
 
-@dataclass
-class _Cuts:
-    """What was dropped so far: the best scores f32[B, 1] and Σ exp(score - best) f32[B, 1]; and branches
-    i32[B, 1] of each level."""
-
-    best: list[str] = field(default_factory=list)
-    sums: list[str] = field(default_factory=list)
-    branches: list[str] = field(default_factory=list)
-
-
-class StaticSearch:
+class StaticSearch(SearchParts):
     """Builds the graph. See :func:`build_static_graph` for its inputs and outputs."""
 
     def __init__(
@@ -85,14 +75,8 @@ class StaticSearch:
         precision: Precision,
         sizes: Sizes,
     ) -> None:
-        self.g = Graph("onesearch_static_search")
-        self.weights, self.shape, self.dims, self.steer_rank = weights, shape, dims, steer_rank
-        self.precision: Precision = precision
+        super().__init__("onesearch_static_search", weights, shape, dims, steer_rank, post_norm, precision)
         self.sizes = sizes
-        self.network = NetworkGraph(self.g, weights, dims, post_norm, precision)
-        self.depth = len(shape.levels)
-        self.speaking = speaking_levels(weights["served"])
-        self.cuts = _Cuts()
 
     def build(self) -> Graph:
         """Inputs, search, outputs."""
@@ -110,12 +94,7 @@ class StaticSearch:
         leaves = g.Where(g.IsInf(beams.score), np.array(-1, i32), beams.node)
         g.output(leaves, "leaves", i32, [batch, sizes.beams])
         g.output(beams.score, "log_probs", f32, [batch, sizes.beams])
-        best = g.Concat(*self.cuts.best, axis=1)
-        highest = g.ReduceMax(best, [1], keepdims=1)
-        shifted = g.Exp(g.Sub(best, self._finite(highest)))
-        mass = g.ReduceSum(g.Mul(g.Concat(*self.cuts.sums, axis=1), shifted), [1], keepdims=1)
-        g.output(g.Squeeze(highest, [1]), "dropped", f32, [batch])
-        g.output(g.Squeeze(g.Add(g.Log(mass), self._finite(highest)), [1]), "dropped_mass", f32, [batch])
+        self.tell_dropped(batch)
         g.output(g.Concat(*self.cuts.branches, axis=1), "branches", i32, [batch, self.depth])
         return g
 
@@ -170,25 +149,14 @@ class StaticSearch:
         first = np.arange(self.sizes.batch, dtype=np.int32)[:, None] * self.sizes.beams
         return str(self.g.Add(beam, first))
 
-    def _head(self, states: str, level: int) -> str:
-        """Logits of a level's codes: [..., d] → [..., codes]."""
-        name = f"heads.{level}"
-        if f"{name}.down.weight" in self.weights:
-            states = self.g.MatMul(states, np.ascontiguousarray(self.weights[f"{name}.down.weight"].T))
-            name += ".up"
-        # One row a query at level 1: nothing to win there, and its logits decide the most.
-        precision: Precision = self.precision if level else "fp32"
-        return linear(self.g, states, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], precision)
-
     def _steered(self, states: str, level: int) -> str:
         """Where the network points among the keys, weighed: [..., d] → [..., r]."""
-        pointing = self.g.MatMul(states, np.ascontiguousarray(self.weights[f"steer.{level}.weight"].T))
-        return str(self.g.Mul(pointing, self.part[1][level]))
+        return str(self.g.Mul(self.pointing(states, level), self.part[1][level]))
 
     def _first_scores(self, states: str) -> str:
         """Log-probabilities f32[B, N_1] of all roots: dense, nothing is gathered."""
         g = self.g
-        logits = g.Mul(g.Gather(self._head(states, 0), self.code[0], axis=1), self.part[0][0])
+        logits = g.Mul(g.Gather(self.head(states, 0), self.code[0], axis=1), self.part[0][0])
         vectors = g.Transpose(g.Cast(self.vectors[0], to=FLOAT), perm=[1, 0])
         logits = g.Add(logits, g.Mul(g.MatMul(self.query, vectors), self.part[2][0]))
         if self.steer_rank:
@@ -203,10 +171,6 @@ class StaticSearch:
         g = self.g
         weighed = g.Mul(g.Where(live, mass, _ZERO), self.part[3][level])
         return str(g.Where(live, g.Add(logits, weighed), _DEAD))
-
-    def _finite(self, value: str) -> str:
-        """0 in place of -inf, so that differences of two -inf are not NaN."""
-        return str(self.g.Where(self.g.IsInf(value), _ZERO, value))
 
     def _cut(self, scores: str, width: int) -> tuple[str, str]:
         """The K best of f32[B, width]: where they stand i32[B, K], rising, and their scores, -inf in places
@@ -242,7 +206,7 @@ class StaticSearch:
         g = self.g
         best = g.ReduceMax(scores, [1], keepdims=1)
         self.cuts.best.append(best)
-        self.cuts.sums.append(g.ReduceSum(g.Exp(g.Sub(scores, self._finite(best))), [1], keepdims=1))
+        self.cuts.sums.append(g.ReduceSum(g.Exp(g.Sub(scores, self.finite(best))), [1], keepdims=1))
 
     def _expand(self, beams: _Beams, level: int) -> _Children:
         """The children of all beams."""
@@ -298,7 +262,7 @@ class StaticSearch:
             return str(g.Where(own, found, nothing))
 
         highest = g.ReduceMax(of_beams(g.ReduceMax(logits, [2], keepdims=0), _DEAD), [2], keepdims=0)
-        highest = self._finite(highest)
+        highest = self.finite(highest)
         shifted = g.Sub(logits, g.Unsqueeze(g.GatherElements(highest, children.beam, axis=1), [2]))
         sums = g.ReduceSum(g.Exp(shifted), [2], keepdims=0)
         sums = g.ReduceSum(of_beams(sums, _ZERO), [2], keepdims=0)
@@ -323,7 +287,7 @@ class StaticSearch:
         """The network's part of the logits f32[B, R, V]."""
         g, sizes, codes = self.g, self.sizes, self.shape.levels[level]
         rows = sizes.rows[level - 1]
-        dense = g.Reshape(self._head(states, level), np.array([sizes.batch, sizes.beams * codes]))
+        dense = g.Reshape(self.head(states, level), np.array([sizes.batch, sizes.beams * codes]))
         at = g.Unsqueeze(g.Mul(children.beam, np.int32(codes)), [2])
         at = g.Reshape(g.Add(at, g.Gather(self.code[level], children.node)), np.array([sizes.batch, -1]))
         found = g.Reshape(g.GatherElements(dense, at, axis=1), np.array([sizes.batch, rows, BLOCK]))
