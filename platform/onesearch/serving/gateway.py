@@ -111,7 +111,7 @@ class Gateway(pb_grpc.OneSearchServicer):
 
     async def Search(self, request: pb.SearchRequest, context: Any) -> pb.SearchResponse:  # noqa: N802
         """One search."""
-        async with _Admission(self, context, 1):
+        async with _Admission(self, context, 1):  # first: what is turned away should cost next to nothing
             asked = await self._checked(request, context, "")
             answer = await self._answer(asked, request.request_id, context)
         return conversion.answer_to(answer)
