@@ -136,26 +136,35 @@ def lloyd(
 
     A centroid that has lost its points is moved beside the one with the largest share of the distortion. With
     ``refill`` so are, until the last few iterations, the centroids that are cheapest to do without (see
-    :func:`_worthless`): the density of residuals is so uneven that plain Lloyd leaves many of them idle. On
-    Home Depot's second layer ten such iterations reach a distortion that faiss' twenty-five do not.
+    :func:`_worthless`): the density of residuals is so uneven that plain Lloyd leaves many of them idle.
+    Those iterations look at every other point, in turn at the even and the odd ones: where a centroid
+    belongs shows in half of its points. On Home Depot's second layer that is faster than all points each
+    time, and ends at a lower distortion.
     """
     best = float("inf")
     fresh = torch.zeros(len(centroids), dtype=torch.bool, device=centroids.device)
     search = search or quick_search(points)
+    halves = []
+    if refill and len(points) > 1:
+        halves = [
+            (half, quick_search(half)) for half in (points[0::2].contiguous(), points[1::2].contiguous())
+        ]
     for iteration in range(iterations):
-        ids, distances = search(centroids)
-        total = float(distances.sum())
-        centroids, counts = means(points, ids, centroids)
-        settled = not refill or iteration >= iterations - SETTLE
+        settled = not halves or iteration >= iterations - SETTLE
+        some, near = (points, search) if settled else halves[iteration % len(halves)]
+        ids, distances = near(centroids)
+        centroids, counts = means(some, ids, centroids)
         if iteration < iterations - 1:
             free = counts == 0
             if not settled:
                 share = IDLE * (1 - iteration / (iterations - SETTLE))
                 free |= _worthless(centroids, counts, fresh, share)
             centroids, fresh = _relocate(centroids, counts, distances, ids, free, generator)
-        if settled and total > best * (1 - STALL):
-            break
-        best = min(best, total)
+        if settled:
+            total = float(distances.sum())
+            if total > best * (1 - STALL):
+                break
+            best = total
     return centroids
 
 
