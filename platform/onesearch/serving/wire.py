@@ -35,9 +35,11 @@ def write_request(inputs: Mapping[str, np.ndarray], outputs: Iterable[str] = ())
     Arrays of objects hold bytes. No outputs named asks for all of them.
     """
     tensors, raw = _written(inputs)
-    asked: dict[str, Any] = {"inputs": tensors, "parameters": {"binary_data_output": True}}
-    if names := [{"name": name} for name in outputs]:
+    asked: dict[str, Any] = {"inputs": tensors}
+    if names := [{"name": name, "parameters": {"binary_data": True}} for name in outputs]:
         asked["outputs"] = names
+    else:
+        asked["parameters"] = {"binary_data_output": True}
     head = json.dumps(asked).encode()
     return len(head), head + raw
 
