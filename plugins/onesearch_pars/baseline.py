@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 from onesearch_pars.features import MATCHING
 from onesearch_pars.samples import Rows
 from onesearch_pars.space import SCALARS
+from onesearch_pars.trees import FIRST
 
 _COUNTERS = ("log_popularity", "pair_", "item_")
 COLUMNS = [
@@ -30,10 +34,21 @@ _PARAMETERS = {
 _MOST_ROUNDS, _PATIENCE = 400, 30
 
 
-def click_baseline(
-    rows: Rows, train: np.ndarray, valid: np.ndarray, test: np.ndarray, placed: bool
-) -> np.ndarray | None:
-    """Scores f64[n] of the rows ``test`` by how likely they are clicked; None where LightGBM is missing.
+@dataclass(frozen=True)
+class ClickBaseline:
+    """LightGBM fitted to clicks; ``placed``: it knows where an item stood."""
+
+    model: Any
+    placed: bool
+
+    def score(self, rows: Rows, at: np.ndarray, first: bool = False) -> np.ndarray:
+        """f64[n], how likely the rows ``at`` are clicked; ``first``: had all stood first."""
+        columns = _columns(rows, at, self.placed, first)
+        return np.asarray(self.model.predict(columns, num_threads=0))
+
+
+def click_baseline(rows: Rows, train: np.ndarray, valid: np.ndarray, placed: bool) -> ClickBaseline | None:
+    """Fit it; None where LightGBM is missing.
 
     ``train`` and ``valid`` i64 are the rows that the towers had, to learn from and to stop by. ``placed``: it
     knows where an item stood, as the towers do while they learn.
@@ -43,12 +58,8 @@ def click_baseline(
     except ImportError:
         return None
 
-    def known(at: np.ndarray) -> np.ndarray:
-        counted = rows.scalars[at][:, COLUMNS]
-        return np.column_stack([counted, rows.place[at]]) if placed else counted
-
     def data(at: np.ndarray) -> lightgbm.Dataset:
-        return lightgbm.Dataset(known(at), rows.clicked[at])
+        return lightgbm.Dataset(_columns(rows, at, placed, first=False), rows.clicked[at])
 
     model = lightgbm.train(
         _PARAMETERS,
@@ -57,4 +68,11 @@ def click_baseline(
         valid_sets=[data(valid)] if len(valid) else None,
         callbacks=[lightgbm.early_stopping(_PATIENCE, verbose=False)] if len(valid) else None,
     )
-    return np.asarray(model.predict(known(test), num_threads=0))
+    return ClickBaseline(model, placed)
+
+
+def _columns(rows: Rows, at: np.ndarray, placed: bool, first: bool) -> np.ndarray:
+    counted = rows.scalars[at][:, COLUMNS]
+    if not placed:
+        return counted
+    return np.column_stack([counted, np.full(len(at), FIRST) if first else rows.place[at]])

@@ -24,11 +24,22 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float:
     return float((ranks[labels].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
+def auc_within(scores: np.ndarray, labels: np.ndarray, stratum: np.ndarray) -> float:
+    """:func:`auc` over the pairs of one stratum alone, of all strata together; NaN without a pair.
+
+    Args:
+        scores: f[M]. labels: bool[M]. stratum: i[M], the place an item stood at, for example.
+    """
+    every = np.zeros(len(labels), np.int64)
+    return _Ranked.of(scores, labels, every, stratum).auc(np.ones(1, np.int64))
+
+
 def auc_change(
     scores: np.ndarray,
     others: np.ndarray,
     labels: np.ndarray,
     group: np.ndarray,
+    stratum: np.ndarray | None = None,
     draws: int = 400,
     seed: int = 0,
 ) -> dict[str, float]:
@@ -38,33 +49,42 @@ def auc_change(
 
     Args:
         scores, others: f[M]. labels: bool[M]. group: i[M], from 0.
+        stratum: i[M], of which the pairs of one alone count (:func:`auc_within`); all pairs without it.
 
     Returns:
         ``change``, ``low`` and ``high``; NaN without both kinds of labels.
     """
-    sides = [_Ranked.of(one, labels, group) for one in (scores, others)]
+    stratum = np.zeros(len(labels), np.int64) if stratum is None else stratum
+    sides = [_Ranked.of(one, labels, group, stratum) for one in (scores, others)]
     groups = int(group.max(initial=-1)) + 1
     random, found = np.random.default_rng(seed), np.zeros(draws)
     for draw in range(draws):
         times = np.bincount(random.integers(groups, size=groups), minlength=groups) if groups else group
         found[draw] = sides[0].auc(times) - sides[1].auc(times)
     low, high = np.nanpercentile(found, [2.5, 97.5]) if np.isfinite(found).any() else (np.nan, np.nan)
-    return {"change": auc(scores, labels) - auc(others, labels), "low": float(low), "high": float(high)}
+    once = np.ones(groups, np.int64)
+    return {"change": sides[0].auc(once) - sides[1].auc(once), "low": float(low), "high": float(high)}
 
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Rows by rising scores: their groups and labels, and where each of the equal scores starts."""
+    """Rows by stratum and rising scores: their groups and labels, where each of the equal scores starts, and
+    which of those starts a stratum."""
 
     group: np.ndarray
     labels: np.ndarray
     starts: np.ndarray
+    strata: np.ndarray
 
     @classmethod
-    def of(cls, scores: np.ndarray, labels: np.ndarray, group: np.ndarray) -> _Ranked:
-        order = np.argsort(scores, kind="stable")
-        _, starts = np.unique(scores[order], return_index=True)
-        return cls(group[order], labels[order], starts)
+    def of(cls, scores: np.ndarray, labels: np.ndarray, group: np.ndarray, stratum: np.ndarray) -> _Ranked:
+        order = np.lexsort((scores, stratum))
+        first = np.ones(len(order), bool)
+        new = first.copy()
+        new[1:] = np.diff(stratum[order]) != 0
+        first[1:] = new[1:] | (np.diff(scores[order]) != 0)
+        starts = np.flatnonzero(first)
+        return cls(group[order], labels[order], starts, np.flatnonzero(new[starts]))
 
     def auc(self, times: np.ndarray) -> float:
         """AUC where each group counts so many times."""
@@ -72,8 +92,10 @@ class _Ranked:
         if not len(weight):
             return float("nan")
         good, bad = (np.add.reduceat(weight * kind, self.starts) for kind in (self.labels, ~self.labels))
-        pairs = good.sum() * bad.sum()
-        below = np.cumsum(bad) - bad / 2
+        goods, bads = (np.add.reduceat(kind, self.strata) for kind in (good, bad))
+        pairs = float((goods * bads).sum())
+        others = np.repeat(np.cumsum(bads) - bads, np.diff(np.append(self.strata, len(bad))))
+        below = np.cumsum(bad) - others - bad / 2
         return float((good * below).sum() / pairs) if pairs else float("nan")
 
 

@@ -29,7 +29,15 @@ from onesearch.training.impressions import Impressions, impressions_of
 from onesearch.training.split import slice_start
 
 from onesearch_pars.baseline import click_baseline
-from onesearch_pars.measures import auc, auc_change, calibration, consistency, table_error, told
+from onesearch_pars.measures import (
+    auc,
+    auc_change,
+    auc_within,
+    calibration,
+    consistency,
+    table_error,
+    told,
+)
 from onesearch_pars.pars_learner import ParsLearner
 from onesearch_pars.samples import Rows, impression_rows
 from onesearch_pars.space import FeatureSpace
@@ -60,10 +68,12 @@ def run(
 
     Returns:
         ``rows``: {``tower``, ``rows``, ``positives``, ``auc`` (as if all stood first), ``auc_placed``,
-        ``calibration_error``}, and for clicks LightGBM on counters and similarity; ``over_lightgbm``, by
-        how much the AUC of the CTR tower is above it (``change``, ``low``, ``high``, a paired bootstrap over
-        searches), as if all stood first and LightGBM told no places, and with both told; ``calibration``:
-        tables by tower, in tenths of the predictions; ``consistency`` of CTCVR with CTR·CVR; ``simulated``.
+        ``auc_within`` (as ``auc``, of the pairs that stood at the same place alone, which no guess of the
+        place helps), ``calibration_error``}, and for clicks LightGBM on counters and similarity, which is
+        told no places but in ``auc_placed``, and the same asked as the towers are: as if all stood first.
+        ``over_lightgbm``, by how much the AUC of the CTR tower is above it (``change``, ``low``, ``high``, a
+        paired bootstrap over searches): see ``_Theirs.below``; ``calibration``: tables by tower, in tenths
+        of the predictions; ``consistency`` of CTCVR with CTR·CVR; ``searches``; ``simulated``.
     """
     import torch
 
@@ -163,6 +173,7 @@ def _figures(
     model = FittedTowers.of_arrays(learner.towers, learner.settings.towers)
     first, placed = (predict(model, rows, found.next_day, vectors, stood) for stood in (False, True))
     held = rows.of(found.next_day)
+    place = rows.place[held]
     clicked, ordered = rows.clicked[held] > 0, rows.ordered[held] > 0
     shown = np.ones(len(held), bool)
     labels = {"ctr": (shown, clicked), "cvr": (clicked, ordered), "ctcvr": (shown, ordered)}
@@ -177,6 +188,7 @@ def _figures(
                 "positives": int(label[among].sum()),
                 "auc": auc(first[among, at], label[among]),
                 "auc_placed": auc(placed[among, at], label[among]),
+                "auc_within": auc_within(first[among, at], label[among], place[among]),
                 "calibration_error": table_error(tables[tower]),
             }
         )
@@ -184,21 +196,13 @@ def _figures(
     train, valid = rows.of(found.logged[:stop]), rows.of(found.logged[stop:])
     over: dict[str, dict[str, float]] = {}
     with progress.task("fitting LightGBM beside the towers"):
-        scores = [click_baseline(rows, train, valid, held, stood) for stood in (False, True)]
-    if scores[0] is not None and scores[1] is not None:
-        told_rows.append(
-            {
-                "tower": "LightGBM, clicks",
-                "rows": len(held),
-                "positives": int(clicked.sum()),
-                "auc": auc(scores[0], clicked),
-                "auc_placed": auc(scores[1], clicked),
-                "calibration_error": table_error(calibration(scores[1], clicked)),
-            }
-        )
+        plain, knowing = (click_baseline(rows, train, valid, stood) for stood in (False, True))
+    if plain is not None and knowing is not None:
+        theirs = _Theirs(plain.score(rows, held), knowing.score(rows, held), knowing.score(rows, held, True))
+        told_rows += theirs.rows(clicked, place)
         group = np.repeat(np.arange(len(found.next_day)), rows.counts[found.next_day])
-        for name, ours, theirs in (("without places", first, scores[0]), ("placed", placed, scores[1])):
-            over[name] = auc_change(ours[:, 0], theirs, clicked, group)
+        with progress.task("comparing the CTR tower with LightGBM"):
+            over = theirs.below(first[:, 0], placed[:, 0], clicked, place, group)
     if plot is not None:
         draw(tables, plot, f"{release.name}: the simulated day after the log")
     answer = {
@@ -208,6 +212,65 @@ def _figures(
         "consistency": consistency(placed),
     }
     return {**told(answer), "searches": len(found.next_day), "simulated": True}
+
+
+@dataclass(frozen=True)
+class _Theirs:
+    """What LightGBM says of N impressions, f64[N] each.
+
+    Attributes:
+        plain: learnt without places. placed: learnt with them and told them.
+        first: learnt with them, asked as the towers are: as if all stood first.
+    """
+
+    plain: np.ndarray
+    placed: np.ndarray
+    first: np.ndarray
+
+    def rows(self, clicked: np.ndarray, place: np.ndarray) -> list[dict[str, Any]]:
+        """Rows of the table."""
+        common = {"rows": len(clicked), "positives": int(clicked.sum())}
+        return [
+            {
+                "tower": "LightGBM, clicks",
+                **common,
+                "auc": auc(self.plain, clicked),
+                "auc_placed": auc(self.placed, clicked),
+                "auc_within": auc_within(self.plain, clicked, place),
+                "calibration_error": table_error(calibration(self.placed, clicked)),
+            },
+            {
+                "tower": "LightGBM, clicks, as if all stood first",
+                **common,
+                "auc": auc(self.first, clicked),
+                "auc_placed": auc(self.placed, clicked),
+                "auc_within": auc_within(self.first, clicked, place),
+                "calibration_error": table_error(calibration(self.placed, clicked)),
+            },
+        ]
+
+    def below(
+        self,
+        first: np.ndarray,
+        placed: np.ndarray,
+        clicked: np.ndarray,
+        place: np.ndarray,
+        group: np.ndarray,
+    ) -> dict[str, dict[str, float]]:
+        """By how much the tower's AUC, asked for the ``first`` place and ``placed``, is above theirs.
+
+        ``without places``: LightGBM never knew places, the tower is asked for the first. ``placed``: both are
+        told. ``as if first``: both learnt with places and are asked for the first. ``within place``: as
+        ``without places``, by pairs that stood at the same place alone; ``within place, as if first`` and
+        ``within place, placed`` likewise.
+        """
+        pairs = {"without places": (first, self.plain), "as if first": (first, self.first)}
+        pairs["placed"] = (placed, self.placed)
+        over = {name: auc_change(ours, theirs, clicked, group) for name, (ours, theirs) in pairs.items()}
+        for name, (ours, theirs) in pairs.items():
+            within = "within place" if name == "without places" else f"within place, {name}"
+            over[within] = auc_change(ours, theirs, clicked, group, place)
+        return over
 
 
 def draw(tables: dict[str, list[dict[str, float]]], path: Path, title: str) -> Path:

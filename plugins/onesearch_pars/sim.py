@@ -148,9 +148,9 @@ def _add_baseline(
 ) -> None:
     """Put the baseline's scores of some held-out searches where they belong."""
     for name, stood in (("baseline_auc", False), ("baseline_auc_placed", True)):
-        scores = click_baseline(rows, rows.of(train), rows.of(valid), rows.of(own), stood)
-        if scores is not None:
-            found.setdefault(name, np.zeros(len(at)))[at] = scores
+        baseline = click_baseline(rows, rows.of(train), rows.of(valid), stood)
+        if baseline is not None:
+            found.setdefault(name, np.zeros(len(at)))[at] = baseline.score(rows, rows.of(own))
 
 
 def fit_on_lists(

@@ -159,6 +159,11 @@ class PreferenceTrainer:
             self._epoch = epoch, [batches[at] for at in random.permutation(len(batches))]
         return self._epoch[1][at]
 
+    def _visited(self) -> np.ndarray:
+        """The rows that the steps of the phase come to."""
+        steps = range(min(self.stage.steps, -(-len(self.rows) // self.stage.batch_size)))
+        return np.concatenate([self._batch(step) for step in steps])
+
     def _asked(self, rows: np.ndarray) -> Asked:
         made = self.preferences
         limit = self.config.prompt_limit
@@ -170,14 +175,14 @@ class PreferenceTrainer:
 
     @torch.no_grad()
     def _reference(self, progress: Progress) -> Tensor:
-        """log π_ref f32[P, 1 + M] of all rows, computed once and kept."""
+        """log π_ref f32[P, 1 + M] of the rows that will be asked for, NaN of others; computed once, kept."""
         path = self.work / "reference" / f"{self.fingerprint[:32]}.safetensors"
         try:
             return read_tensors(path)["log_probs"].to(self.device)
         except (ArtifactError, KeyError):
             pass
-        found = torch.zeros(self.leaves.shape, device=self.device)
-        rows = np.concatenate([self.rows, np.setdiff1d(self.judged, self.rows)])
+        found = torch.full(self.leaves.shape, torch.nan, device=self.device)
+        rows = np.union1d(self._visited(), self.judged)
         with progress.task("reference likelihoods", total=len(rows)) as task, self._precision():
             for batch in self._batches(rows):
                 found[torch.from_numpy(batch).to(self.device)] = self._log_probs(self.reference, batch)

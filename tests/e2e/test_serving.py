@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onesearch.errors import UsageError
 from onesearch.index import Filters
 from onesearch.serving.client import Client, GatewayError
+from onesearch.serving.inference import Inference
 from onesearch.serving.pipeline import Pipeline, SearchRequest
 
 pytestmark = pytest.mark.e2e
@@ -99,24 +101,19 @@ def test_bad_input_is_told_by_name(served: Any, fields: dict[str, Any], said: st
         client.search(**fields)
 
 
-def test_wrong_tensors_are_refused_by_triton_itself(served: Any) -> None:
+async def test_wrong_tensors_are_refused_by_triton_itself(served: Any) -> None:
     """Whoever calls the models directly gets a clear status, and the models live on."""
-    import numpy as np
-    from onesearch.serving.wire import write_request
-    from tritonclient.grpc import service_pb2_grpc
-
-    with grpc.insecure_channel(served.about["triton"]) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        text = np.array([[b"lamp"]], dtype=object)
-        for inputs in (
-            {"QUERY": text},
-            {"QUERY": np.array([[1]], np.int32), "EXPLAIN": np.array([[True]])},
-            {"QUERY": np.array([[b"a", b"b"]], dtype=object), "EXPLAIN": np.array([[True]])},
-            {"QUERY": np.array([[b"\xff"]], dtype=object), "EXPLAIN": np.array([[True]])},
-        ):
-            with pytest.raises(grpc.RpcError) as caught:
-                stub.ModelInfer(write_request("fast--tokenizer", inputs), timeout=5)
-            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    triton = Inference(served.about["triton_http"])
+    text = np.array([[b"lamp"]], dtype=object)
+    for inputs in (
+        {"QUERY": text},
+        {"QUERY": np.array([[1]], np.int32), "EXPLAIN": np.array([[True]])},
+        {"QUERY": np.array([[b"a", b"b"]], dtype=object), "EXPLAIN": np.array([[True]])},
+        {"QUERY": np.array([[b"\xff"]], dtype=object), "EXPLAIN": np.array([[True]])},
+    ):
+        with pytest.raises(UsageError):
+            await triton.infer("fast--tokenizer", inputs, (), 5)
+    await triton.close()
     with Client(served.address) as client:
         assert not client.search("lamp").degraded
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from onesearch.contracts import ShopperState
 from onesearch.errors import ServingError
-from onesearch.serving.engine import Engine, EngineUnavailableError
+from onesearch.serving.engine import Engine
 from onesearch.serving.environment import ServingEnvironment, probe
+from onesearch.serving.inference import EngineUnavailableError
 from onesearch.serving.pipeline import Pipeline
 from onesearch.serving.repository import build_repository
 from onesearch.serving.requests import SearchRequest
@@ -40,7 +41,10 @@ async def test_two_releases_side_by_side(server: TritonServer, toy: Any) -> None
     slow = build_repository(toy.slow, server.repository)
     server.load(fast)
     request = SearchRequest("oak desk", k=3)
-    async with Engine(server.address, "fast", 32) as one, Engine(server.address, "slow", 16) as other:
+    async with (
+        Engine(server.http_address, "fast", 32) as one,
+        Engine(server.http_address, "slow", 16) as other,
+    ):
         assert await one.ready() and not await other.ready()
         with pytest.raises(EngineUnavailableError):
             await other.search(request, ShopperState(), 5)

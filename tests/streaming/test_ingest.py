@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import polars as pl
 import pytest
@@ -260,27 +265,82 @@ def test_a_topic_that_is_made_anew_is_read_from_its_beginning(world: World) -> N
     assert sorted(set(world.logged())) == sorted(f"e{at}" for at in range(120))
 
 
-def test_two_consumers_share_and_nothing_is_written_twice(world: World) -> None:
-    world.send([event(at, at % 20) for at in range(200)])
-    with world.ingest() as one:
-        first, ended = running(one)
-        until(lambda: one.done.written["log"] == 200)
-        with world.ingest() as two:
-            second, also_ended = running(two)
-            until(lambda: len(one._lanes) == len(two._lanes) == 1, 30)
-            world.send([event(at, at % 20) for at in range(200, 400)])
-            until(lambda: one.done.written["log"] + two.done.written["log"] == 400)
-            assert two.done.written["log"] > 0
-            two.stop()
-            second.join(20)
-        until(lambda: len(one._lanes) == 2, 30)
-        world.send([event(at, at % 20) for at in range(400, 450)])
-        until(lambda: one.done.written["log"] + two.done.written["log"] == 450)
-        one.stop()
-        first.join(20)
-    assert not ended and not also_ended
-    assert sorted(world.logged()) == sorted(f"e{at}" for at in range(450))
-    assert sum(world.counts(f"u{user}")[0] for user in range(20)) == 450
+def test_two_processes_share_while_events_flow_and_nothing_is_lost_or_written_twice(world: World) -> None:
+    """One reads, another joins, the first one leaves: partitions go over twice, and events never pause."""
+    sent: list[str] = []
+    enough = threading.Event()
+
+    def flow() -> None:
+        with world.client.producer() as producer:
+            while not enough.wait(0.02):
+                events = [event(at, at % 20) for at in range(len(sent), len(sent) + 10)]
+                records = [
+                    Record(world.kafka.interactions, key_of(one), write_interaction(one)) for one in events
+                ]
+                assert not any(producer.deliver(records, 20))
+                sent.extend(one.event_id for one in events)
+
+    sender = threading.Thread(target=flow, daemon=True)
+    with Reading(world) as one, Reading(world) as two:
+        sender.start()
+        one.start()
+        until(lambda: one.partitions == 2, 40)
+        two.start()
+        until(lambda: one.partitions == two.partitions == 1, 40)
+        mark = len(sent)
+        until(lambda: len(sent) > mark + 200)
+        first = one.end()
+        until(lambda: two.partitions == 2, 40)
+        mark = len(sent)
+        until(lambda: len(sent) > mark + 200)
+        enough.set()
+        sender.join(20)
+        until(lambda: len(world.logged()) >= len(sent), 40)
+        second = two.end()
+    assert first["written"]["log"] > 0 and second["written"]["log"] > 200
+    assert sorted(world.logged()) == sorted(sent) and first["repeated"] == second["repeated"] == 0
+    assert sum(world.counts(f"u{user}")[0] for user in range(20)) == len(sent)
+
+
+class Reading:
+    """``onesearch ingest run`` as a process of its own."""
+
+    def __init__(self, world: World) -> None:
+        with socket.socket() as chosen:
+            chosen.bind(("127.0.0.1", 0))
+            self._port = chosen.getsockname()[1]
+        self._command = [
+            sys.executable, "-m", "onesearch.cli.main", "ingest", "run", "--config", config_file(world),
+            "--log", world.log, "--states", world.url, "--json", "--metrics-port", str(self._port),
+        ]  # fmt: skip
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+
+    @property
+    def partitions(self) -> int:
+        """How many it reads by now."""
+        try:
+            with urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5) as answer:
+                told = answer.read().decode()
+        except OSError:
+            return 0
+        found = re.search(r"^onesearch_ingest_partitions (\S+)", told, re.MULTILINE)
+        return int(float(found[1])) if found else 0
+
+    def end(self) -> dict[str, Any]:
+        """Have it stop by itself; what it did."""
+        self._process.terminate()
+        said, _ = self._process.communicate(timeout=30)
+        assert self._process.returncode == 0
+        return dict(json.loads(said))
 
 
 def test_nothing_is_lost_while_there_is_no_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,6 +398,7 @@ def config_file(world: World) -> Path:
     file.write_text(
         f'[kafka]\nservers = "{kafka.servers}"\ninteractions = "{kafka.interactions}"\n'
         f'catalogue = "{kafka.catalogue}"\ndead_letters = "{kafka.dead_letters}"\n'
+        f'[ingest]\ngroup = "{world.settings.group}"\nlog_every_s = 0.2\n'
     )
     return file
 

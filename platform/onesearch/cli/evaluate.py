@@ -25,6 +25,8 @@ STAGES = {
     "generator": "the network alone, no prior",
     "prior_only": "the prior alone, no network",
     "unpersonalised": "as served, to strangers",
+    "before": "the release before, as served",
+    "before_guided": "the release before, before its reward",
     "bm25": "bm25s, English stop words",
     "dense": "the same encoder, exact",
     "hybrid": "dense + w·BM25, exact, tuned",
@@ -70,6 +72,17 @@ def evaluate(
         int | None, typer.Option(help="Beams of a search.", show_default="of the release", min=1)
     ] = None,
     certify: Certify = None,
+    before: Annotated[
+        Path | None,
+        typer.Option(help="Folder of another release, asked the same, to be compared.", show_default=False),
+    ] = None,
+    ablations: Annotated[
+        bool,
+        typer.Option(
+            "--ablations/--no-ablations",
+            help="Run the network alone, the prior alone, and what strangers get, too.",
+        ),
+    ] = True,
     reports: Annotated[
         Path | None,
         typer.Option(
@@ -101,6 +114,8 @@ def evaluate(
         states=states,
         beams=beams,
         certify=certify,
+        before=None if before is None else Release.open(before),
+        ablations=ablations,
     )
     folder = reports if reports is not None else opened.path / "reports"
     stem = f"evaluation-{form}-{queries.stem}"

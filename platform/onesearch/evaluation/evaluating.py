@@ -19,9 +19,11 @@ from onesearch.evaluation.metrics import Estimate, estimates, paired, per_query
 from onesearch.evaluation.propensity import CLIP, fade, weighted
 from onesearch.evaluation.searches import Searches, read_searches
 from onesearch.evaluation.systems import (
+    BEFORE_GUIDED,
     UNPERSONALISED,
     Run,
     run_baselines,
+    run_before,
     run_pipeline,
     run_unpersonalised,
 )
@@ -58,7 +60,8 @@ class Evaluation:
     """Everything that was measured.
 
     Attributes:
-        release, queries: what was evaluated on what. store: where the baselines learnt, None without any.
+        release, queries: what was evaluated on what. before: the release it is compared with, if any.
+        store: where the baselines learnt, None without any.
         states: where shoppers are known from, None where nobody is.
         searches: number of searches; different: of different queries among them.
         missing, skipped: see :class:`onesearch.evaluation.searches.Searches`.
@@ -72,6 +75,7 @@ class Evaluation:
     """
 
     release: str
+    before: str | None
     queries: str
     store: str | None
     states: str | None
@@ -103,6 +107,7 @@ class Evaluation:
             }
         return {
             "release": self.release,
+            "before": self.before,
             "queries": self.queries,
             "store": self.store,
             "states": self.states,
@@ -138,6 +143,8 @@ def evaluate(
     states: str | None = None,
     beams: int | None = None,
     certify: int | None = None,
+    before: Release | None = None,
+    ablations: bool = True,
 ) -> Evaluation:
     """Search, measure and compare.
 
@@ -152,7 +159,10 @@ def evaluate(
         sample, seed: draw so many searches.
         states: URL of a store of states (:func:`onesearch.shoppers.opening.open_states`) that rules over the
             log.
-        beams, certify: in place of the release's own (``[serving]``).
+        beams, certify: in place of the releases' own (``[serving]``).
+        before: another release, asked the same: as served (system ``before``) and before its reward
+            (``before_guided``).
+        ablations: whether to run the network alone, the prior alone, and what strangers get, too.
 
     Raises:
         UsageError: the query file or a store is missing or does not fit.
@@ -163,11 +173,14 @@ def evaluate(
     with progress.task("reading what is known of shoppers"):
         source, look_up = _shoppers(release, searches, opened, states, notes)
         asked = asked_by(searches, look_up)
-    pipeline = Pipeline.of_release(release, runtime or Runtime(threads=release.config.serving.threads))
-    pipeline.beams = pipeline.beams if beams is None else beams
-    pipeline.certify = pipeline.certify if certify is None else certify
-    runs = run_pipeline(pipeline, asked.queries, progress, asked.states)
-    if asked.known.any():
+    runtime = runtime or Runtime(threads=release.config.serving.threads)
+    pipeline = _pipeline(release, runtime, beams, certify)
+    runs = run_pipeline(pipeline, asked.queries, progress, asked.states, ablations)
+    if before is not None:
+        other = _pipeline(before, runtime, beams, certify)
+        ids = release.index.items["item_id"].to_list()
+        runs |= run_before(other, asked.queries, asked.states, ids, progress)
+    if ablations and asked.known.any():
         runs[UNPERSONALISED] = run_unpersonalised(pipeline, asked.texts, progress)
     if opened is not None:
         if opened.fingerprint() != release.manifest.store:
@@ -197,6 +210,7 @@ def evaluate(
     }
     return Evaluation(
         release=release.name,
+        before=None if before is None else before.name,
         queries=str(queries),
         store=None if opened is None or not against else str(opened.path),
         states=source,
@@ -215,6 +229,13 @@ def evaluate(
         propensity=_weighed(searches, runs, rows),
         notes=tuple(notes),
     )
+
+
+def _pipeline(release: Release, runtime: Runtime, beams: int | None, certify: int | None) -> Pipeline:
+    pipeline = Pipeline.of_release(release, runtime)
+    pipeline.beams = pipeline.beams if beams is None else beams
+    pipeline.certify = pipeline.certify if certify is None else certify
+    return pipeline
 
 
 def _hacking(
@@ -244,7 +265,8 @@ def _summary(
     each: dict[str, dict[str, np.ndarray]],
 ) -> tuple[dict[str, dict[str, Estimate]], tuple[Comparison, ...]]:
     """Means of each system, and its differences from the release, from metrics of each search."""
-    pairs = [("onesearch", name) for name in each if name != "onesearch"] + [("guided", "prior_only")]
+    pairs = [("onesearch", name) for name in each if name != "onesearch"]
+    pairs += [pair for pair in (("guided", "prior_only"), ("guided", BEFORE_GUIDED)) if pair[1] in each]
     measured = {name: estimates(values) for name, values in each.items()}
     return measured, tuple(Comparison(a, b, paired(each[a], each[b])) for a, b in pairs)
 

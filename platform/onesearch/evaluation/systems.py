@@ -23,6 +23,7 @@ from onesearch.serving.pipeline import Pipeline
 BASELINES = ("bm25", "dense", "hybrid", "popular", "cascade")
 OWN = ("onesearch", "guided", "generator", "prior_only")
 UNPERSONALISED = "unpersonalised"
+BEFORE, BEFORE_GUIDED = "before", "before_guided"
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,44 @@ def run_pipeline(
     queries: Sequence[str],
     progress: Progress,
     states: Sequence[ShopperState] | None = None,
+    ablations: bool = True,
 ) -> dict[str, Run]:
     """Run the release itself: reranked, before the reward, without the prior, and without the network.
 
     Every query is searched alone, as a shopper's is: int8 graphs scale by batch, so company changes results.
-    ``states`` are of the shoppers who ask; nobody is known without them.
+    ``states`` are of the shoppers who ask; nobody is known without them. Not ``ablations``: neither without
+    the prior nor without the network.
     """
     states = [ShopperState()] * len(queries) if states is None else states
     runs = _reranked(pipeline, queries, states, progress)
-    for guide in ("generator", "prior_only"):
+    for guide in ("generator", "prior_only") if ablations else ():
         runs[guide] = _recalled(pipeline, queries, states, guide, progress)
     return runs
+
+
+def run_before(
+    pipeline: Pipeline,
+    queries: Sequence[str],
+    states: Sequence[ShopperState],
+    item_ids: Sequence[str],
+    progress: Progress,
+) -> dict[str, Run]:
+    """Another release as served and before its reward, in the item numbers of the catalogue ``item_ids``.
+
+    Its items that this catalogue lacks are left out.
+    """
+    number = {item: at for at, item in enumerate(item_ids)}
+    own = pipeline.context.index.items["item_id"].to_list()
+    # One more than there are items: what is behind the last stays so.
+    renumbered = np.array([*(number.get(item, -1) for item in own), -1], np.int32)
+    runs = _reranked(pipeline, queries, states, progress, "before")
+    told = {BEFORE: runs["onesearch"], BEFORE_GUIDED: runs["guided"]}
+    for name, run in told.items():
+        ranked = _blank(queries)
+        for row, items in enumerate(run.ranked):
+            _fill(ranked, row, renumbered[items])
+        told[name] = replace(run, ranked=ranked)
+    return told
 
 
 def run_unpersonalised(pipeline: Pipeline, queries: Sequence[str], progress: Progress) -> Run:
@@ -71,11 +99,15 @@ def run_unpersonalised(pipeline: Pipeline, queries: Sequence[str], progress: Pro
 
 
 def _reranked(
-    pipeline: Pipeline, queries: Sequence[str], states: Sequence[ShopperState], progress: Progress
+    pipeline: Pipeline,
+    queries: Sequence[str],
+    states: Sequence[ShopperState],
+    progress: Progress,
+    name: str = "onesearch, guided",
 ) -> dict[str, Run]:
     own, guided = _blank(queries), _blank(queries)
     own_ms, guided_ms, after, before = np.zeros((4, len(queries)))
-    with progress.task("onesearch, guided", total=len(queries)) as task:
+    with progress.task(name, total=len(queries)) as task:
         for row, (query, state) in enumerate(zip(queries, states, strict=True)):
             began = time.perf_counter()
             retrieved = pipeline.candidates([query], [state])

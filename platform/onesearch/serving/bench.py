@@ -191,7 +191,7 @@ def _shares(
     ready: dict[str, Any], client: Client, requests: Sequence[Asked], seconds: float
 ) -> dict[str, dict[str, float]]:
     """Where the time of single searches goes."""
-    watch = Watch(ready["triton"], ready["release"], lambda: client.status().states_took_s)
+    watch = Watch(ready["triton_http"], ready["release"], lambda: client.status().states_took_s)
     until = time.perf_counter() + seconds / 2
     for request, state in requests[:_SAMPLES]:
         watch.measure(client.search, request, state)

@@ -6,39 +6,25 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
-import grpc
-import grpc.aio
 import numpy as np
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from onesearch.contracts.user_encoder import ShopperState
-from onesearch.errors import OneSearchError, ServingError, UsageError
+from onesearch.errors import ServingError
 from onesearch.serving import codecs
+from onesearch.serving.inference import Inference
 from onesearch.serving.packed import PACKED, REQUEST, pack_request, unpack_answer
 from onesearch.serving.repository import ENSEMBLE, model_name
 from onesearch.serving.requests import Encoding, Explanation, Hit, SearchAnswer, SearchRequest
-from onesearch.serving.triton import reason
-from onesearch.serving.wire import ANSWER, EXPLANATION, read_response, write_request
+from onesearch.serving.wire import ANSWER, EXPLANATION
 from onesearch.shoppers.state import Recent, Ring
-
-_UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-
 
 _OPENING_S = 0.02
 
 
-class EngineUnavailableError(ServingError):
-    """The models do not answer: the server is down, starting, or out of memory."""
-
-
-class EngineLateError(ServingError):
-    """The models did not answer in time."""
-
-
 class Engine:
-    """Calls the models of a release. One channel, any number of calls at once."""
+    """Calls the models of a release. Any number of calls at once."""
 
     def __init__(self, address: str, release: str, beams: int, certify: int = 0) -> None:
         self.release = release
@@ -47,14 +33,7 @@ class Engine:
         self._search = model_name(release, ENSEMBLE)
         self._tokenizer = model_name(release, "tokenizer")
         self._packed: bool | None = None
-        # After a restart of the server the next call should find it at once, not after a minute's back-off.
-        options = [
-            *_UNLIMITED,
-            ("grpc.max_reconnect_backoff_ms", 500),
-            ("grpc.initial_reconnect_backoff_ms", 50),
-        ]
-        self._channel = grpc.aio.insecure_channel(address, options)
-        self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._triton = Inference(address)
 
     async def search(
         self, request: SearchRequest, state: ShopperState, timeout_s: float, coming: int = -1
@@ -69,11 +48,11 @@ class Engine:
         inputs = search_inputs(request, state, self.beams, self.certify, coming)
         if await self._is_packed(timeout_s):
             packed = {REQUEST: _text(pack_request(inputs))}
-            answer = await self._infer(self._search, packed, (PACKED,), timeout_s)
+            answer = await self._triton.infer(self._search, packed, (PACKED,), timeout_s)
             arrays = unpack_answer(answer[PACKED][0, 0])
         else:
             outputs = ANSWER + EXPLANATION if request.explain else ANSWER
-            arrays = await self._infer(self._search, inputs, outputs, timeout_s)
+            arrays = await self._triton.infer(self._search, inputs, outputs, timeout_s)
         return SearchAnswer(
             read_hits(arrays, request.before),
             self.release,
@@ -87,7 +66,7 @@ class Engine:
             "QUERY": np.array([[text.encode()] for text in texts], dtype=object),
             "EXPLAIN": np.ones((len(texts), 1), dtype=bool),
         }
-        arrays = await self._infer(self._tokenizer, inputs, (), timeout_s)
+        arrays = await self._triton.infer(self._tokenizer, inputs, (), timeout_s)
         encodings = []
         for row, text in enumerate(texts):
             keywords, meanings = codecs.read_notes(arrays["NOTES"][row, 0])
@@ -97,11 +76,7 @@ class Engine:
 
     async def ready(self, timeout_s: float = 0.5) -> bool:
         """Whether the whole search is loaded."""
-        try:
-            request = service_pb2.ModelReadyRequest(name=self._search)
-            return bool((await self._stub.ModelReady(request, timeout=timeout_s)).ready)
-        except grpc.aio.AioRpcError:
-            return False
+        return await self._triton.ready(self._search, timeout_s)
 
     async def check_itself(self, timeout_s: float = 30.0) -> None:
         """One search from end to end, as a start-up check, for a shopper of whom a little is known: what is
@@ -139,8 +114,8 @@ class Engine:
             await asyncio.sleep(_OPENING_S)
 
     async def close(self) -> None:
-        """Close the channel."""
-        await self._channel.close()
+        """Close the connections."""
+        await self._triton.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -151,46 +126,13 @@ class Engine:
     async def _is_packed(self, timeout_s: float) -> bool:
         """Whether the model that searches takes and gives one tensor: asked once."""
         if self._packed is None:
-            try:
-                about = service_pb2.ModelMetadataRequest(name=self._search)
-                told = await self._stub.ModelMetadata(about, timeout=timeout_s)
-            except grpc.aio.AioRpcError as error:
-                raise _translated(error) from error
-            self._packed = any(output.name == PACKED for output in told.outputs)
+            self._packed = PACKED in await self._triton.outputs(self._search, timeout_s)
         return self._packed
-
-    async def _infer(
-        self, model: str, inputs: dict[str, np.ndarray], outputs: Sequence[str], timeout_s: float
-    ) -> dict[str, np.ndarray]:
-        try:
-            response = await self._stub.ModelInfer(write_request(model, inputs, outputs), timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise _translated(error) from error
-        return read_response(response)
 
 
 def _somebody() -> ShopperState:
     ring = Ring(np.ones(1, np.uint64), np.ones(1, np.uint32), np.zeros(1, np.uint8))
     return ShopperState("a", ring, ring, (Recent("a", 1, 1),), (1, 1, 1))
-
-
-def _translated(error: grpc.aio.AioRpcError) -> OneSearchError:
-    details = reason(error.details() or "")
-    match error.code():
-        case grpc.StatusCode.INVALID_ARGUMENT if "byte size mismatch" not in details:
-            return UsageError(_without_step(details))
-        case grpc.StatusCode.DEADLINE_EXCEEDED | grpc.StatusCode.CANCELLED:
-            return EngineLateError("the models did not answer in time")
-        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.NOT_FOUND:
-            return EngineUnavailableError(f"the models do not answer: {details}")
-        case _:
-            return ServingError(_without_step(details))
-
-
-def _without_step(details: str) -> str:
-    """An ensemble puts the failing step in front of what the step said."""
-    head, found, said = details.partition(", ")
-    return said if found and head.startswith("in ensemble") else details
 
 
 def search_inputs(

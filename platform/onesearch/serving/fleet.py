@@ -64,7 +64,7 @@ class Fleet:
         how = RepositorySettings(threads, together=together, gpu=settings.gpu)
         hold = await asyncio.to_thread(Hold, release.path)
         models = model_names(release.name, together)
-        engine = Engine(self.triton.address, release.name, settings.beams, settings.certify)
+        engine = Engine(self.triton.http_address, release.name, settings.beams, settings.certify)
         try:
             table, fallback = await asyncio.to_thread(read_catalogue, release)
             generations = None

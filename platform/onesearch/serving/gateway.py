@@ -24,8 +24,8 @@ from onesearch.events.proto.reporting_pb2_grpc import add_EventsServicer_to_serv
 from onesearch.live_tree import Candidates
 from onesearch.serving import conversion, paging, steps
 from onesearch.serving.deployment import Deployment, Lineup
-from onesearch.serving.engine import EngineLateError, EngineUnavailableError
 from onesearch.serving.exploration import Exploration
+from onesearch.serving.inference import EngineLateError, EngineUnavailableError
 from onesearch.serving.lookups import Lookups, Tally
 from onesearch.serving.paging import Page
 from onesearch.serving.proto import onesearch_pb2 as pb

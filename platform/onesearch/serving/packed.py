@@ -10,8 +10,6 @@ import struct
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from google.protobuf.message import DecodeError
-from tritonclient.grpc import service_pb2
 
 from onesearch.errors import ServingError, UsageError
 from onesearch.serving.wire import read_response, write_response
@@ -21,6 +19,7 @@ REQUEST = "REQUEST"
 PACKED = "PACKED"
 """The tensor that holds all of an answer's."""
 
+_HEAD_LENGTH = struct.Struct("<I")
 _TEXTS = ("QUERY", "STATE", "FILTERS", "GUIDE", "SHOWN")
 _NUMBERS = ("BEAMS", "CERTIFY", "K", "OFFSET")
 _FLAGS = ("RERANK", "EXPLAIN")
@@ -58,13 +57,14 @@ def unpack_request(raw: bytes) -> dict[str, np.ndarray]:
 
 def pack_answer(tensors: Mapping[str, np.ndarray], names: Sequence[str]) -> bytes:
     """The named tensors of an answer in one text."""
-    packed: bytes = write_response({name: tensors[name] for name in names}).SerializeToString()
-    return packed
+    head, body = write_response({name: tensors[name] for name in names})
+    return _HEAD_LENGTH.pack(head) + body
 
 
 def unpack_answer(raw: bytes) -> dict[str, np.ndarray]:
     """What :func:`pack_answer` wrote. Raises ServingError where it is something else."""
     try:
-        return read_response(service_pb2.ModelInferResponse.FromString(raw))
-    except DecodeError as error:
-        raise ServingError(f"the models' answer cannot be read ({error})") from error
+        (head,) = _HEAD_LENGTH.unpack_from(raw)
+    except struct.error as error:
+        raise ServingError(f"{PACKED}: {len(raw)} bytes are no answer") from error
+    return read_response(head, raw[_HEAD_LENGTH.size :])

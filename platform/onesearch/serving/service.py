@@ -40,7 +40,7 @@ class Ready:
 
     Attributes:
         release, generation, items: of the champion.
-        gateway, triton: ``host:port`` of their gRPC services.
+        gateway, triton: ``host:port`` of their gRPC services. triton_http: of Triton's HTTP service.
         metrics: where Triton's Prometheus metrics are.
         pid, triton_pid: of this process and of Triton.
         ready_s: how long it took.
@@ -56,6 +56,7 @@ class Ready:
     items: int
     gateway: str
     triton: str
+    triton_http: str
     metrics: str
     pid: int
     triton_pid: int
@@ -196,6 +197,7 @@ class Service:
             items=table.live_count,
             gateway=address,
             triton=self._triton.address,
+            triton_http=self._triton.http_address,
             metrics=self._triton.metrics_url,
             pid=os.getpid(),
             triton_pid=self._triton.pid or 0,

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
-import grpc
 import numpy as np
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.serving.engine import search_inputs
+from onesearch.serving.inference import Inference
 from onesearch.serving.repository import ENSEMBLE, STEPS, model_name
 from onesearch.serving.requests import SearchRequest
-from onesearch.serving.wire import read_response, write_request
 
 Share = dict[str, float]
+_PATIENCE_S = 5.0
 
 
 class Watch:
@@ -29,16 +29,14 @@ class Watch:
         """Nothing is measured yet.
 
         Args:
-            triton: ``host:port`` of its gRPC service.
+            triton: ``host:port`` of its HTTP service.
             release: whose models.
             states_took_s: seconds that the gateway has spent on looking shoppers up, in all.
         """
-        self._channel = grpc.insecure_channel(triton)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._triton, self._loop = Inference(triton), asyncio.Runner()
         self._names = {model_name(release, model): model for model in (*STEPS, ENSEMBLE)}
         self._search = model_name(release, ENSEMBLE)
-        outputs = self._stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=self._search), timeout=5)
-        self.together = any(output.name == "SPENT" for output in outputs.outputs)
+        self.together = "SPENT" in self._loop.run(self._triton.outputs(self._search, _PATIENCE_S))
         self._states_took_s = states_took_s
         self._rows: list[dict[str, float]] = []
 
@@ -72,15 +70,14 @@ class Watch:
         return shares
 
     def close(self) -> None:
-        """Close the channel."""
-        self._channel.close()
+        """Close the connection."""
+        self._loop.run(self._triton.close())
+        self._loop.close()
 
     def _split(self, whole: float, request: SearchRequest, state: ShopperState) -> dict[str, float]:
         """Seconds of each step out of those of all."""
         inputs = search_inputs(request, state, 1, 0)
-        answer = read_response(
-            self._stub.ModelInfer(write_request(self._search, inputs, ["SPENT"]), timeout=5)
-        )
+        answer = self._loop.run(self._triton.infer(self._search, inputs, ["SPENT"], _PATIENCE_S))
         spent = answer["SPENT"][0] / 1000
         share = min(1.0, whole / max(float(spent.sum()), 1e-9))
         steps = {f"{step} compute": float(one) * share for step, one in zip(STEPS, spent, strict=True)}
@@ -89,10 +86,10 @@ class Watch:
     def _totals(self) -> dict[str, float]:
         """Seconds so far by name and part."""
         totals = {"states compute": self._states_took_s()}
-        for found in self._stub.ModelStatistics(service_pb2.ModelStatisticsRequest(), timeout=5).model_stats:
-            model, about = self._names.get(found.name), found.inference_stats
+        for found in self._loop.run(self._triton.get("/v2/models/stats", _PATIENCE_S))["model_stats"]:
+            model, about = self._names.get(found["name"]), found["inference_stats"]
             if model is not None and not (self.together and model != ENSEMBLE):
-                work = (about.compute_input, about.compute_infer, about.compute_output)
-                totals[f"{model} compute"] = sum(part.ns for part in work) / 1e9
-                totals[f"{model} queue"] = about.queue.ns / 1e9
+                work = (about["compute_input"], about["compute_infer"], about["compute_output"])
+                totals[f"{model} compute"] = sum(part["ns"] for part in work) / 1e9
+                totals[f"{model} queue"] = about["queue"]["ns"] / 1e9
         return totals

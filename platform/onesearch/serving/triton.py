@@ -79,6 +79,11 @@ class TritonServer:
         return f"{self.settings.host}:{self.ports['grpc']}"
 
     @property
+    def http_address(self) -> str:
+        """``host:port`` of its HTTP service."""
+        return f"{self.settings.host}:{self.ports['http']}"
+
+    @property
     def metrics_url(self) -> str:
         """Where its Prometheus metrics are."""
         return f"http://{self.settings.host}:{self.ports['metrics']}/metrics"

@@ -1,12 +1,17 @@
-"""Triton's inference messages to and from numpy arrays."""
+"""Named numpy arrays to and from bytes, in the form of Triton's inference over HTTP.
+
+A head of JSON tells name, type and shape of every tensor, and how many bytes of what follows are its own (the
+binary tensor data extension of the protocol).
+"""
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
-from tritonclient.grpc import service_pb2
 
 from onesearch.errors import ServingError
 
@@ -24,46 +29,71 @@ EXPLANATION = (
 _TRITON = {np.dtype(dtype): name for name, dtype in _NUMPY.items()}
 
 
-def write_request(
-    model: str, inputs: Mapping[str, np.ndarray], outputs: Iterable[str] = ()
-) -> service_pb2.ModelInferRequest:
-    """A request of named arrays; arrays of objects hold bytes. No outputs named asks for all of them."""
-    request = service_pb2.ModelInferRequest(model_name=model)
-    for name, array in inputs.items():
-        datatype = "BYTES" if array.dtype == object else _TRITON[array.dtype]
-        request.inputs.add(name=name, datatype=datatype, shape=array.shape)
-        request.raw_input_contents.append(pack(array) if array.dtype == object else array.tobytes())
-    for name in outputs:
-        request.outputs.add(name=name)
-    return request
+def write_request(inputs: Mapping[str, np.ndarray], outputs: Iterable[str] = ()) -> tuple[int, bytes]:
+    """The body of a request of named arrays, and how many bytes of it are its head.
+
+    Arrays of objects hold bytes. No outputs named asks for all of them.
+    """
+    tensors, raw = _written(inputs)
+    asked: dict[str, Any] = {"inputs": tensors}
+    if names := [{"name": name, "parameters": {"binary_data": True}} for name in outputs]:
+        asked["outputs"] = names
+    else:
+        asked["parameters"] = {"binary_data_output": True}
+    head = json.dumps(asked).encode()
+    return len(head), head + raw
 
 
-def read_response(response: service_pb2.ModelInferResponse) -> dict[str, np.ndarray]:
-    """The named arrays of a response. Raises ServingError where sizes do not fit."""
+def write_response(arrays: Mapping[str, np.ndarray]) -> tuple[int, bytes]:
+    """The body of a response of named arrays, and how many bytes of it are its head."""
+    tensors, raw = _written(arrays)
+    head = json.dumps({"outputs": tensors}).encode()
+    return len(head), head + raw
+
+
+def read_response(head: int, body: bytes) -> dict[str, np.ndarray]:
+    """The named arrays of a response whose first ``head`` bytes are its head.
+
+    Raises ServingError where sizes do not fit, or it is no response.
+    """
     arrays = {}
-    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-        shape = tuple(output.shape)
-        try:
-            if output.datatype == "BYTES":
-                flat = np.array(unpack(raw), dtype=object)
-            else:
-                flat = np.frombuffer(raw, dtype=_NUMPY[output.datatype])
-            arrays[output.name] = flat.reshape(shape)
-        except (KeyError, ValueError, struct.error) as error:
-            raise ServingError(
-                f"output {output.name} ({output.datatype}, {shape}) came as {len(raw)} bytes ({error})"
-            ) from error
+    at = head
+    try:
+        for tensor in json.loads(body[:head])["outputs"]:
+            size = tensor["parameters"]["binary_data_size"]
+            raw, at = body[at : at + size], at + size
+            arrays[tensor["name"]] = _array(tensor["name"], tensor["datatype"], tensor["shape"], raw)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServingError(f"{len(body)} bytes cannot be read as tensors ({error})") from error
     return arrays
 
 
-def write_response(arrays: Mapping[str, np.ndarray]) -> service_pb2.ModelInferResponse:
-    """A response of named arrays, as :func:`read_response` reads it."""
-    response = service_pb2.ModelInferResponse()
+def _written(arrays: Mapping[str, np.ndarray]) -> tuple[list[dict[str, Any]], bytes]:
+    tensors, raws = [], []
     for name, array in arrays.items():
-        datatype = "BYTES" if array.dtype == object else _TRITON[array.dtype]
-        response.outputs.add(name=name, datatype=datatype, shape=array.shape)
-        response.raw_output_contents.append(pack(array) if array.dtype == object else array.tobytes())
-    return response
+        texts = array.dtype == object
+        raw = pack(array) if texts else array.tobytes()
+        tensors.append(
+            {
+                "name": name,
+                "datatype": "BYTES" if texts else _TRITON[array.dtype],
+                "shape": array.shape,
+                "parameters": {"binary_data_size": len(raw)},
+            }
+        )
+        raws.append(raw)
+    return tensors, b"".join(raws)
+
+
+def _array(name: str, datatype: str, shape: list[int], raw: bytes) -> np.ndarray:
+    try:
+        if datatype == "BYTES":
+            return np.array(unpack(raw), dtype=object).reshape(shape)
+        return np.frombuffer(raw, dtype=_NUMPY[datatype]).reshape(shape)
+    except (KeyError, ValueError, struct.error) as error:
+        raise ServingError(
+            f"output {name} ({datatype}, {tuple(shape)}) came as {len(raw)} bytes ({error})"
+        ) from error
 
 
 def pack(array: np.ndarray) -> bytes:

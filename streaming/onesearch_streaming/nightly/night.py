@@ -20,7 +20,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,16 +32,12 @@ from onesearch.data.store import Store
 from onesearch.errors import OneSearchError, UsageError
 from onesearch.evaluation.metrics import Estimate
 from onesearch.progress import Progress, SilentProgress
-from onesearch.releases.manifest import Manifest
-from onesearch.releases.registry import Registry
-from onesearch.releases.release import Release
 from onesearch.shoppers.log import EventLog
 from onesearch.training.ledger import Ledger, hash_of, locked
 
 from onesearch_streaming.nightly.challenger import train_challenger
-from onesearch_streaming.nightly.data_checks import Judged, check_ahead, check_catalogue, judge_days
-from onesearch_streaming.nightly.days import ahead_of, catalogue_figures, day_figures
-from onesearch_streaming.nightly.delta import log_version, newest_logged, read_log
+from onesearch_streaming.nightly.checking import look_at_data
+from onesearch_streaming.nightly.delta import newest_logged
 from onesearch_streaming.nightly.gate import (
     Anchored,
     Measured,
@@ -50,22 +46,19 @@ from onesearch_streaming.nightly.gate import (
     decide,
     is_better,
 )
+from onesearch_streaming.nightly.inputs import Inputs
 from onesearch_streaming.nightly.judging import code_drift, measure, shown_lists
 from onesearch_streaming.nightly.pinning import (
     NIGHTS,
     WORK,
-    copied_changes,
-    copy_changes,
     hold,
     let_go,
     let_go_of_earlier,
 )
 from onesearch_streaming.nightly.report import write_report
-from onesearch_streaming.nightly.settings import NightlySettings
 from onesearch_streaming.nightly.tracking import record_night
 from onesearch_streaming.nightly.verdict import Check
-from onesearch_streaming.nightly.window import Window, events_of, learnt_from, without_days, write_night_store
-from onesearch_streaming.snapshot import changed_items
+from onesearch_streaming.nightly.window import learnt_from, write_night_store
 
 OUTCOME = "night.json"
 
@@ -131,7 +124,8 @@ def run_night(
     """
     folder = releases / NIGHTS / night.isoformat()
     with locked(folder / WORK, "at this night"):
-        return _Night(store, log, releases, config, night, progress, overrides, folder, catalogue).run()
+        inputs = Inputs(store, log, releases, config, night, catalogue, folder)
+        return _Night(inputs, progress, overrides).run()
 
 
 def look(
@@ -144,23 +138,35 @@ def look(
         ``would``: one sentence.
     """
     with TemporaryDirectory() as scratch:
-        return _Night(
-            store, log, releases, config, night, SilentProgress(), "", Path(scratch), catalogue
-        ).look()  # fmt: skip
+        inputs = Inputs(store, log, releases, config, night, catalogue, Path(scratch))
+        return _Night(inputs, SilentProgress()).look()
 
 
 @dataclass
 class _Night:
-    store_path: Path
-    log_path: Path | None
-    releases: Path
-    config: Config
-    night: date
+    inputs: Inputs
     progress: Progress
-    overrides: str
-    folder: Path
-    catalogue: Path | None
+    overrides: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.inputs.folder
+
+    @property
+    def night(self) -> date:
+        return self.inputs.night
+
+    @cached_property
+    def _asked(self) -> str:
+        """Hash of what was asked for."""
+        settings = self.inputs.settings.model_dump(mode="json")
+        return hash_of(self.night.isoformat(), settings, self.overrides)
+
+    @property
+    def _fed(self) -> str:
+        """Hash of all that the challenger is made from."""
+        return hash_of(self._asked, self.inputs.pinned, self.checked["skipped"])
 
     def run(self) -> Outcome:
         """All steps. What is held of the log is let go of in the end, and where the night cannot go on."""
@@ -168,18 +174,19 @@ class _Night:
         try:
             ended = self._done() or self._steps()
         except UsageError:
-            let_go(self.log_path, self.releases, self.night)
+            let_go(self.inputs.log_path, self.inputs.releases, self.night)
             raise
-        let_go(self.log_path, self.releases, self.night)
+        let_go(self.inputs.log_path, self.inputs.releases, self.night)
         return ended
 
     def _steps(self) -> Outcome:
-        let_go_of_earlier(self.log_path, self.releases, self.night)
-        self.pinned = self._step("pin", self._asked, self._pin_and_hold)
-        hold(self.log_path, self.releases, self.night, self.pinned["version"])
-        self.told = copied_changes(self.ledger.folder("pin", self._asked) / "out")
-        before = hash_of(self._asked, self.pinned)
-        self.checked = self._step("checks", before, self._check_data)
+        inputs = self.inputs
+        let_go_of_earlier(inputs.log_path, inputs.releases, self.night)
+        pinned = self._step("pin", self._asked, self._pin_and_hold)
+        hold(inputs.log_path, inputs.releases, self.night, pinned["version"])
+        inputs.hold_to(pinned, self.ledger.folder("pin", self._asked) / "out")
+        before = hash_of(self._asked, pinned)
+        self.checked = self._step("checks", before, lambda out: look_at_data(inputs))
         checks = [Check(**one) for one in self.checked["checks"]]
         measured: dict[str, Any] | None = None
         challenger: dict[str, Any] | None = None
@@ -190,7 +197,7 @@ class _Night:
             challenger = self._step("train", before, self._train)
             measured = self._step("measure", hash_of(before, challenger["content"]), self._measure)
             found = _measured(measured["measured"])
-            checks += check_challenger(found, self.settings.gate)
+            checks += check_challenger(found, self.inputs.settings.gate)
         verdict = decide(checks)
         gated = hash_of(before, verdict.as_dict())
         promoted = self._step("promote", gated, lambda out: self._promote(verdict, found))
@@ -200,22 +207,20 @@ class _Night:
 
     def look(self) -> dict[str, Any]:
         """What :func:`look` says."""
-        self.pinned = self._pin(self.folder)
-        self.told = copied_changes(self.folder)
-        self.checked = self._check_data(self.folder)
+        inputs = self.inputs
+        inputs.hold_to(inputs.pin(self.folder), self.folder)
+        self.checked = look_at_data(inputs)
         verdict = decide([Check(**one) for one in self.checked["checks"]])
+        learns, skipped = inputs.window, len(self.checked["skipped"])
         would = (
-            f"would learn from {self.window.start:%Y-%m-%d} to {self.window.held_out:%Y-%m-%d} (days "
-            "left out: "
-            f"{len(self.checked['skipped'])}), on from '{self.pinned['champion']}', and compare both on "
-            "what came "
-            "after"
+            f"would learn from {learns.start:%Y-%m-%d} to {learns.held_out:%Y-%m-%d} (days left out: "
+            f"{skipped}), on from '{inputs.pinned['champion']}', and compare both on what came after"
             if verdict.promote
             else "would refuse the night before learning anything: " + "; ".join(verdict.reasons)
         )
         return {
             "night": self.night.isoformat(),
-            "pinned": self.pinned,
+            "pinned": inputs.pinned,
             "checks": [check.as_dict() for check in verdict.checks],
             "reasons": list(verdict.reasons),
             "skipped": self.checked["why_skipped"],
@@ -242,184 +247,47 @@ class _Night:
         if about["asked"] != self._asked:
             raise UsageError(
                 f"the night of {self.night} was done with other settings: see {self.folder}; to do it again, "
-                f"remove that folder and the release '{self.name}'"
+                f"remove that folder and the release '{self.inputs.name}'"
             )
         return Outcome(self.night, self.folder, about, resumed=True)
 
-    # -- what steps read -------------------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """The challenger's name."""
-        return f"night-{self.night.isoformat()}"
-
-    @cached_property
-    def settings(self) -> NightlySettings:
-        return self.config.section("nightly", NightlySettings)
-
-    @cached_property
-    def _asked(self) -> str:
-        """Hash of what was asked for."""
-        return hash_of(self.night.isoformat(), self.settings.model_dump(mode="json"), self.overrides)
-
-    @property
-    def _fed(self) -> str:
-        """Hash of all that the challenger is made from."""
-        return hash_of(self._asked, self.pinned, self.checked["skipped"])
-
-    @cached_property
-    def window(self) -> Window:
-        return Window.of(self.night, self.settings)
-
-    @cached_property
-    def registry(self) -> Registry:
-        return Registry(self.releases)
-
-    @cached_property
-    def base(self) -> Store:
-        store = Store.open(self.store_path)
-        if store.fingerprint() != self.pinned["store"]:
-            raise OneSearchError(
-                f"{store.path} changed since the night of {self.night} began; remove {self.folder} to "
-                "begin anew"
-            )
-        return store
-
-    @cached_property
-    def items(self) -> pl.DataFrame:
-        """The catalogue: the base's, with what the live one was told."""
-        return changed_items(self.base.items(), self.told) if self.told else self.base.items()
-
-    @cached_property
-    def champion(self) -> Release:
-        return self._as_pinned("champion")
-
-    def _anchor(self) -> Release | None:
-        """The anchor, where it is another one than the champion."""
-        if not self.settings.gate.anchor or self.pinned["anchor"] == self.pinned["champion"]:
-            return None
-        return self._as_pinned("anchor")
-
-    def _as_pinned(self, role: str) -> Release:
-        release = Release.open(
-            self.registry.path(self.pinned[role]), verify=False, plugins=self.config.plugins
-        )
-        if release.manifest.content_hash() != self.pinned[f"{role}_content"]:
-            raise OneSearchError(
-                f"release '{release.name}' is another one than when the night of {self.night} began; remove "
-                f"{self.folder} to begin anew"
-            )
-        return release
-
-    def _challenger(self) -> Release:
-        return Release.open(self.registry.path(self.name), verify=False, plugins=self.config.plugins)
-
-    def _events(self, baseline: bool = False) -> pl.LazyFrame:
-        """What happened in the window, as pinned; ``baseline``: and in the days that checks compare with."""
-        since = self.window.baseline if baseline else self.window.start
-        log = None
-        if self.log_path is not None:
-            log = read_log(self.log_path, self.pinned["version"], since)
-        return events_of(self.base, log, since, self.window.end)
-
-    def _good_events(self) -> pl.LazyFrame:
-        return without_days(self._events(), [date.fromisoformat(day) for day in self.checked["skipped"]])
-
     # -- the steps -------------------------------------------------------------------------------------------
-
-    def _pin(self, out: Path) -> dict[str, Any]:
-        champion = self.registry.champion()
-        if champion is None:
-            raise UsageError(
-                f"{self.releases} has no champion to learn on from: onesearch train … --promote, first"
-            )
-        if (self.releases / self.name).exists():
-            raise UsageError(
-                f"release '{self.name}' exists already, and {self.folder} knows nothing of it: remove "
-                "one to do "
-                f"the night of {self.night} again"
-            )
-        manifest = Manifest.read(self.registry.path(champion))
-        anchor = self.registry.anchor(champion)
-        return {
-            "champion": champion,
-            "champion_content": manifest.content_hash(),
-            "anchor": anchor,
-            "anchor_content": Manifest.read(self.registry.path(anchor)).content_hash(),
-            "version": None if self.log_path is None else log_version(self.log_path),
-            "store": Store.open(self.store_path).fingerprint(),
-            "catalogue": copy_changes(self.catalogue, out),
-        }
 
     def _pin_and_hold(self, out: Path) -> dict[str, Any]:
         """Before the record that the step is done: who finds that record finds the version held."""
-        pinned = self._pin(out)
-        hold(self.log_path, self.releases, self.night, pinned["version"])
+        pinned = self.inputs.pin(out)
+        hold(self.inputs.log_path, self.inputs.releases, self.night, pinned["version"])
         return pinned
 
-    def _check_data(self, out: Path) -> dict[str, Any]:
-        limits, items = self.settings.checks, self.items
-        figures = day_figures(self._events(baseline=True), items, self.window.end)
-        if not len(figures) or figures["day"][-1] != self.night:
-            raise UsageError(f"nothing is logged on {self.night}: there is no night to be done")
-        judged = judge_days(figures, self.settings)
-        last = judged[-1]
-        catalogue = catalogue_figures(items, self.champion.index.items.select("item_id", "price"))
-        checks = list(last.checks) if self.night not in self.settings.accept_days else []
-        checks += check_catalogue(catalogue, limits)
-        if self.log_path is not None:
-            rows = read_log(self.log_path, self.pinned["version"], self.window.start)
-            # Clicks come in hours after the day, and a night made up later finds whole days after its own.
-            late = self.window.end + timedelta(hours=self.settings.attribution_hours)
-            now = max(late, datetime.now(UTC)) + timedelta(hours=1)
-            checks.append(check_ahead(ahead_of(rows, now), limits))
-        figures.write_parquet(out / "days.parquet")
-        in_window = [one for one in judged if one.day >= self.window.start.date()]
-        return {
-            "checks": [check.as_dict() for check in checks],
-            "skipped": sorted({one.day.isoformat() for one in in_window if self._skips(one)}),
-            "why_skipped": {
-                one.day.isoformat(): [
-                    f"{check.name}: {check.reason}" for check in one.checks if check.refuses
-                ]
-                or ["the settings say so"]
-                for one in in_window
-                if self._skips(one)
-            },
-            "days": len(in_window),
-            "compared_with": last.compared_with,
-            "catalogue": catalogue,
-            "events": int(figures.filter(pl.col("day") >= self.window.start.date())["events"].sum()),
-            "table": _table(figures),
-        }
-
-    def _skips(self, judged: Judged) -> bool:
-        if judged.day in self.settings.skip_days:
-            return True
-        return not judged.good and judged.day not in self.settings.accept_days
-
     def _snapshot(self, out: Path) -> dict[str, Any]:
-        attribution = timedelta(hours=self.settings.attribution_hours)
-        events = learnt_from(self._good_events(), self.window, attribution)
-        about = {"night": self.night.isoformat(), "until": self.window.held_out.isoformat(), **self.pinned}
-        made = write_night_store(out / "store", self.base, events, about, self.items if self.told else None)
+        inputs = self.inputs
+        attribution = timedelta(hours=inputs.settings.attribution_hours)
+        events = learnt_from(inputs.good_events(self.checked["skipped"]), inputs.window, attribution)
+        about = {
+            "night": self.night.isoformat(),
+            "until": inputs.window.held_out.isoformat(),
+            **inputs.pinned,
+        }
+        made = write_night_store(
+            out / "store", inputs.base, events, about, inputs.items if inputs.told else None
+        )
         count = made.count("interactions")
         if not count:
             raise UsageError(
-                f"the window of {self.night} holds no good day before {self.window.held_out:%Y-%m-%d}: "
-                "there is "
-                "nothing to learn from"
+                f"the window of {self.night} holds no good day before {inputs.window.held_out:%Y-%m-%d}: "
+                "there is nothing to learn from"
             )
         return {"events": count, "items": made.count("items"), "fingerprint": made.fingerprint()}
 
     def _train(self, out: Path) -> dict[str, Any]:
+        inputs = self.inputs
         store = Store.open(self.ledger.folder("snapshot", self._fed) / "out" / "store")
         trained = train_challenger(
-            store, self.releases, self.name, self.champion, self.overrides, self.progress
+            store, inputs.releases, inputs.name, inputs.champion, self.overrides, self.progress
         )
         manifest = trained.release.manifest
         return {
-            "name": self.name,
+            "name": inputs.name,
             "content": manifest.content_hash(),
             "stages": [
                 {"stage": report.stage, "seconds": report.seconds, "figures": report.figures}
@@ -428,19 +296,20 @@ class _Night:
         }
 
     def _measure(self, out: Path) -> dict[str, Any]:
-        gate, seed = self.settings.gate, self.champion.config.training.seed
-        events = self._good_events()
+        inputs = self.inputs
+        gate, seed = inputs.settings.gate, inputs.champion.config.training.seed
+        events = inputs.good_events(self.checked["skipped"])
         measured, each = measure(
-            self.champion,
-            self._challenger(),
-            shown_lists(events, self.window.held_out, gate.searches, seed),
+            inputs.champion,
+            inputs.challenger(),
+            shown_lists(events, inputs.window.held_out, gate.searches, seed),
             EventLog.of_events(events),
-            self.base.relevance().collect(),
-            code_drift(self.champion, events, self.window.held_out),
+            inputs.base.relevance().collect(),
+            code_drift(inputs.champion, events, inputs.window.held_out),
             gate,
             self.progress,
             seed,
-            self._anchor(),
+            inputs.anchor(),
         )
         return {"measured": asdict(measured), "each": each.to_dict(as_series=False)}
 
@@ -449,16 +318,21 @@ class _Night:
 
         A person who promotes what was refused begins anew: such a release is its own anchor.
         """
+        inputs = self.inputs
         if verdict.promote and measured is not None:
-            self.registry.set_anchor(self.name, self.name if is_better(measured) else self.pinned["anchor"])
-        if not verdict.promote or not self.settings.promote:
-            return {"promoted": False, "champion": self.registry.champion()}
-        now = self.registry.champion()
-        if now not in (self.pinned["champion"], self.name):
-            self.progress.say(f"'{now}' became the champion meanwhile: '{self.name}' is not promoted over it")
+            inputs.registry.set_anchor(
+                inputs.name, inputs.name if is_better(measured) else inputs.pinned["anchor"]
+            )
+        if not verdict.promote or not inputs.settings.promote:
+            return {"promoted": False, "champion": inputs.registry.champion()}
+        now = inputs.registry.champion()
+        if now not in (inputs.pinned["champion"], inputs.name):
+            self.progress.say(
+                f"'{now}' became the champion meanwhile: '{inputs.name}' is not promoted over it"
+            )
             return {"promoted": False, "champion": now, "overtaken": True}
-        self.registry.promote(self.name)
-        return {"promoted": True, "champion": self.name}
+        inputs.registry.promote(inputs.name)
+        return {"promoted": True, "champion": inputs.name}
 
     def _about(
         self,
@@ -470,12 +344,12 @@ class _Night:
         return {
             "night": self.night.isoformat(),
             "asked": self._asked,
-            "simulated": self.base.simulated,
-            "pinned": self.pinned,
+            "simulated": self.inputs.base.simulated,
+            "pinned": self.inputs.pinned,
             "window": {
-                "start": self.window.start.isoformat(),
-                "held_out": self.window.held_out.isoformat(),
-                "end": self.window.end.isoformat(),
+                "start": self.inputs.window.start.isoformat(),
+                "held_out": self.inputs.window.held_out.isoformat(),
+                "end": self.inputs.window.end.isoformat(),
             },
             "data": {key: value for key, value in self.checked.items() if key != "checks"},
             "challenger": challenger,
@@ -486,9 +360,9 @@ class _Night:
         }
 
     def _report(self, about: dict[str, Any]) -> dict[str, Any]:
-        write_report(self.folder, about, self.settings)
-        challenger = self._challenger() if about["challenger"] else None
-        record_night(self.releases, challenger, about, self.config, self.progress)
+        write_report(self.folder, about, self.inputs.settings)
+        challenger = self.inputs.challenger() if about["challenger"] else None
+        record_night(self.inputs.releases, challenger, about, self.inputs.config, self.progress)
         for path in (self.folder / WORK).glob("snapshot-*"):
             shutil.rmtree(path, ignore_errors=True)
         draft = self.folder / f"{OUTCOME}.draft"
@@ -509,13 +383,3 @@ def _measured(figures: dict[str, Any]) -> Measured:
 
 def _estimated(figures: dict[str, Any]) -> dict[str, Any]:
     return figures | {key: Estimate(**figures[key]) for key in ("quality", "relevance")}
-
-
-def _table(figures: pl.DataFrame) -> list[dict[str, Any]]:
-    """The plain numbers of each day, for report and plots."""
-    numbers = [
-        "events", "searches", "shoppers", "impressions", "clicks", "orders", "repeated", "orphans",
-        "misordered",
-        "top3",
-    ]  # fmt: skip
-    return figures.select(pl.col("day").cast(pl.String), *numbers).to_dicts()

@@ -4,11 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onesearch.cli.main import main
+from onesearch.contracts.user_encoder import ShopperState
 from onesearch.data.store import Store
 from onesearch.errors import UsageError
 from onesearch.evaluation.evaluating import evaluate
 from onesearch.evaluation.metrics import metric_names
-from onesearch.evaluation.systems import BASELINES, OWN, UNPERSONALISED, run_pipeline
+from onesearch.evaluation.systems import BASELINES, OWN, UNPERSONALISED, run_before, run_pipeline
 from onesearch.progress import SilentProgress
 from onesearch.releases.release import Release
 from onesearch.serving.pipeline import Pipeline, SearchRequest
@@ -77,6 +78,30 @@ def test_repeated_searches_count_as_often_as_they_were_made(release: Release, se
     found = evaluate(release, searches, "hm", (), None, None, 0, SilentProgress())
     assert found.searches == 80 > found.different == len(found.runs["guided"].ms)
     assert found.store is None and len(found.notes) == 1 and "strangers" in found.notes[0]
+
+
+def test_a_release_before_is_asked_the_same_and_compared(release: Release, searches: Path) -> None:
+    found = evaluate(
+        release, searches, "hm", (), None, None, 0, SilentProgress(), before=release, ablations=False
+    )
+    assert list(found.runs) == ["onesearch", "guided", "before", "before_guided"]
+    assert found.as_json()["before"] == release.name
+    np.testing.assert_array_equal(found.runs["before"].ranked, found.runs["onesearch"].ranked)
+    compared = {(one.ours, one.theirs): one.differences["HR@10"] for one in found.comparisons}
+    assert compared["onesearch", "before"].high == compared["guided", "before_guided"].high == 0
+    assert compared["onesearch", "guided"].value != 0
+
+
+def test_items_of_a_release_before_are_found_by_their_ids(release: Release) -> None:
+    pipeline = Pipeline.of_release(release)
+    ids = pipeline.context.index.items["item_id"].to_list()
+    there = [item for at, item in enumerate(reversed(ids)) if at % 2]
+    whole, half = (
+        run_before(pipeline, ["red lamp"], [ShopperState()], known, SilentProgress())["before"].ranked[0]
+        for known in (ids, there)
+    )
+    expected = [ids[at] for at in whole[whole >= 0] if ids[at] in there]
+    assert len(expected) and [there[at] for at in half[half >= 0]] == expected
 
 
 def test_a_release_that_does_not_say_where_its_store_is(release: Release, searches: Path) -> None:

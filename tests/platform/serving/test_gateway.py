@@ -20,9 +20,9 @@ from onesearch.errors import ArtifactError, ServingError, UsageError
 from onesearch.serving.catalogue import ItemTable
 from onesearch.serving.client import AsyncClient, GatewayError, await_release
 from onesearch.serving.deployment import Deployment, Lineup
-from onesearch.serving.engine import EngineLateError, EngineUnavailableError
 from onesearch.serving.fallback import MostClicked
 from onesearch.serving.gateway import MODELS, SERVICE, Gateway
+from onesearch.serving.inference import EngineLateError, EngineUnavailableError
 from onesearch.serving.load import overload
 from onesearch.serving.lookups import Lookups
 from onesearch.serving.pipeline import Pipeline

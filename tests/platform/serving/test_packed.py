@@ -56,5 +56,6 @@ def test_an_answer_comes_back_as_it_was() -> None:
     assert sorted(back) == ["SCORE", "TITLE"]
     for name, array in back.items():
         np.testing.assert_array_equal(array, tensors[name])
-    with pytest.raises(ServingError, match="cannot be read"):
-        unpack_answer(b"something else")
+    for wrong in (b"something else", b"", b"\x00"):
+        with pytest.raises(ServingError, match=r"no answer|cannot be read"):
+            unpack_answer(wrong)

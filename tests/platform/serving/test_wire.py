@@ -1,20 +1,26 @@
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onesearch.errors import ServingError
-from onesearch.serving.wire import pack, read_response, unpack, write_request
-from tritonclient.grpc import service_pb2
+from onesearch.serving.wire import pack, read_response, unpack, write_request, write_response
 
 
-def _answered(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
+def _answered(head: int, body: bytes) -> tuple[int, bytes]:
     """A server that returns its inputs."""
-    response = service_pb2.ModelInferResponse(raw_output_contents=request.raw_input_contents)
-    for tensor in request.inputs:
-        response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-    return response
+    told = json.loads(body[:head])
+    answer = json.dumps({"model_name": "m", "outputs": told["inputs"]}).encode()
+    return len(answer), answer + body[head:]
+
+
+def _answer(raw: bytes, **tensor: Any) -> tuple[int, bytes]:
+    head = json.dumps({"outputs": [{"name": "X", "parameters": {"binary_data_size": len(raw)}, **tensor}]})
+    return len(head), head.encode() + raw
 
 
 @given(st.lists(st.binary(max_size=20), max_size=6))
@@ -22,34 +28,46 @@ def test_bytes_come_back(texts: list[bytes]) -> None:
     array = np.empty((1, len(texts)), dtype=object)
     array[0] = texts
     assert unpack(pack(array)) == texts
-    found = read_response(_answered(write_request("m", {"X": array})))["X"]
+    found = read_response(*_answered(*write_request({"X": array})))["X"]
     assert found.shape == (1, len(texts)) and found[0].tolist() == texts
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.int32, np.int64, np.float32, np.float64])
 def test_numbers_come_back(dtype: type[np.generic]) -> None:
     array = np.arange(6).reshape(2, 3).astype(dtype)
-    found = read_response(_answered(write_request("m", {"X": array}, ["X"])))["X"]
+    found = read_response(*_answered(*write_request({"X": array}, ["X"])))["X"]
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, array)
 
 
-def test_outputs_are_named() -> None:
-    request = write_request("m", {}, ["A", "B"])
-    assert request.model_name == "m" and [output.name for output in request.outputs] == ["A", "B"]
+def test_several_tensors_come_back_in_one_response() -> None:
+    arrays = {"A": np.array([[b"lamp", b""]], object), "B": np.arange(3, dtype=np.float32)[None]}
+    found = read_response(*write_response(arrays))
+    assert list(found) == ["A", "B"]
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_outputs_are_named_and_nothing_named_asks_for_all() -> None:
+    head, body = write_request({}, ["A", "B"])
+    assert [output["name"] for output in json.loads(body[:head])["outputs"]] == ["A", "B"]
+    head, body = write_request({})
+    assert "outputs" not in json.loads(body[:head])
 
 
 def test_tensors_of_no_bytes_are_noticed() -> None:
     """What a backend with the wrong numpy makes."""
     for datatype in ("INT32", "BYTES"):
-        response = service_pb2.ModelInferResponse(raw_output_contents=[b""])
-        response.outputs.add(name="X", datatype=datatype, shape=[1, 2])
         with pytest.raises(ServingError, match=r"output X .* came as 0 bytes"):
-            read_response(response)
+            read_response(*_answer(b"", datatype=datatype, shape=[1, 2]))
+
+
+@given(st.binary(max_size=40), st.integers(0, 50))
+def test_other_bytes_are_no_response(raw: bytes, head: int) -> None:
+    with pytest.raises(ServingError, match="cannot be read as tensors"):
+        read_response(head, raw)
 
 
 def test_a_text_that_is_cut_short_is_noticed() -> None:
-    response = service_pb2.ModelInferResponse(raw_output_contents=[b"\x05\x00\x00\x00abc"])
-    response.outputs.add(name="X", datatype="BYTES", shape=[1, 1])
     with pytest.raises(ServingError, match="cut short"):
-        read_response(response)
+        read_response(*_answer(b"\x05\x00\x00\x00abc", datatype="BYTES", shape=[1, 1]))

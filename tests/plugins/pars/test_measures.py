@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onesearch_pars.measures import (
     auc,
     auc_change,
+    auc_within,
     calibration,
     consistency,
     ndcg,
@@ -48,6 +49,40 @@ def test_auc_is_the_share_of_pairs(rows) -> None:
     pairs = [np.sign(a - b) for a in scores[labels] for b in scores[~labels]]
     expected = (np.mean(pairs) + 1) / 2 if pairs else float("nan")
     assert auc(scores, labels) == pytest.approx(expected, nan_ok=True)
+
+
+def test_auc_within_a_stratum_is_of_its_pairs_alone() -> None:
+    # At place 0 (.9, .5) is right and (.3, .5) wrong, at place 1 (.2, .1) is right; (.9, .1) is no pair.
+    scores, labels = np.array([0.9, 0.3, 0.5, 0.2, 0.1]), np.array([True, True, False, True, False])
+    assert auc_within(scores, labels, np.array([0, 0, 0, 1, 1])) == pytest.approx(2 / 3)
+    assert math.isnan(auc_within(scores, labels, np.arange(5)))
+    assert auc_within(scores, labels, np.zeros(5, int)) == auc(scores, labels)
+
+
+def test_knowing_the_place_helps_no_score_within_it() -> None:
+    random = np.random.default_rng(0)
+    place = random.integers(20, size=20_000)
+    labels = random.random(20_000) < 0.4 / (1 + place)
+    guessed, blind = -place.astype(float), np.zeros(20_000)
+    assert auc(guessed, labels) > 0.7
+    assert auc_within(guessed, labels, place) == 0.5
+    same = auc_change(guessed, blind, labels, np.arange(20_000) // 20, place)
+    assert same == {"change": 0.0, "low": 0.0, "high": 0.0}
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 2)), max_size=30))
+def test_auc_within_is_the_share_of_pairs(rows) -> None:
+    scores, labels, place = (
+        np.array([row[at] for row in rows], kind) for at, kind in enumerate((float, bool, int))
+    )
+    pairs = [
+        np.sign(scores[a] - scores[b])
+        for a in np.flatnonzero(labels)
+        for b in np.flatnonzero(~labels)
+        if place[a] == place[b]
+    ]
+    expected = (np.mean(pairs) + 1) / 2 if pairs else float("nan")
+    assert auc_within(scores, labels, place) == pytest.approx(expected, nan_ok=True)
 
 
 def test_calibration_by_hand() -> None:

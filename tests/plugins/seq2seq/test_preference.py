@@ -266,6 +266,17 @@ def test_reference_likelihoods_are_computed_once_and_kept(
     torch.testing.assert_close(again.reference_log_probs[rows], fresh, atol=1e-4, rtol=0)
 
 
+def test_reference_likelihoods_are_of_the_rows_that_a_short_phase_comes_to(
+    model, lists, examples, tmp_path
+) -> None:
+    short = trainer(model, lists, examples, tmp_path, STAGE.model_copy(update={"steps": 2}))
+    figures = short.run(SilentProgress())
+    asked = np.union1d(np.concatenate([short._batch(0), short._batch(1)]), short.judged)
+    assert len(asked) < len(lists.ranked.source) and np.isfinite(figures["held_out_loss"])
+    known = torch.isfinite(short.reference_log_probs).all(dim=1).numpy()
+    np.testing.assert_array_equal(np.flatnonzero(known), asked)
+
+
 class KilledError(Exception):
     pass
 
