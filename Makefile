@@ -9,6 +9,8 @@ SHELL := /bin/bash
 PYTHON ?= 3.11
 UV ?= $(shell command -v uv 2>/dev/null || echo .venv-tools/bin/uv)
 PYTEST := .venv/bin/pytest
+# Processes that share the fast tests, a file at a time; what starts servers has the machine to itself.
+WORKERS ?= 2
 # Shared runners have few cores, and the small matrices of tests gain nothing from more.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -68,7 +70,7 @@ lint: .venv/.stamp ## ruff and mypy
 	.venv/bin/mypy
 
 test-fast: .venv/.stamp native redis-server ## unit and property tests
-	$(PYTEST) -q -m "not e2e"
+	$(PYTEST) -q -m "not e2e" -n $(WORKERS) --dist loadfile
 
 test-e2e: setup ## tests that start the real servers
 	$(PYTEST) -q -m e2e

@@ -14,6 +14,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 CHUNK = 8192
+"""Vectors read at a time."""
+ROWS = 1024
+"""Vectors compared at a time: their scores stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,8 @@ class Codebooks:
         return int(self.layers[0].shape[1])
 
     @cached_property
-    def _scoring(self) -> tuple[np.ndarray, ...]:
-        """Each level's ``[c, −½‖c‖²]`` transposed: a product with ``[x, 1]`` is largest at the nearest
-        code."""
-        books = (*self.layers, *self.parts)
-        return tuple(
-            np.ascontiguousarray(np.column_stack([book, -0.5 * np.square(book).sum(1)]).T, np.float32)
-            for book in books
-        )
+    def _columns(self) -> tuple[np.ndarray, ...]:
+        return tuple(np.ascontiguousarray(book.T, np.float32) for book in (*self.layers, *self.parts))
 
     @cached_property
     def _halves(self) -> tuple[np.ndarray, ...]:
@@ -70,20 +67,23 @@ class Codebooks:
         """SIDs i32[N, L], and what the residual layers leave, f32[N, D] (before the rotation)."""
         sids = np.empty((len(vectors), len(self.levels)), dtype=np.int32)
         residuals = np.array(vectors, dtype=np.float32)
-        for start in range(0, len(vectors), CHUNK):
-            rest = np.ones((len(residuals[start : start + CHUNK]), self.dim + 1), dtype=np.float32)
-            rest[:, :-1] = residuals[start : start + CHUNK]
-            codes = sids[start : start + CHUNK]
+        rows = min(len(vectors), ROWS)
+        scores = [np.empty((rows, size), np.float32) for size in self.levels]
+        for start in range(0, len(vectors), ROWS):
+            rest, codes = residuals[start : start + ROWS], sids[start : start + ROWS]
             for level, layer in enumerate(self.layers):
-                codes[:, level] = (rest @ self._scoring[level]).argmax(1)
-                rest[:, :-1] -= layer[codes[:, level]]
-            residuals[start : start + CHUNK] = rest[:, :-1]
-            for at, part in enumerate(self._cut(rest[:, :-1])):
+                codes[:, level] = self._nearest(rest, level, scores[level])
+                rest -= layer[codes[:, level]]
+            for at, part in enumerate(self._cut(rest)):
                 level = len(self.layers) + at
-                scores = part @ self._scoring[level][:-1]
-                scores += self._scoring[level][-1]
-                codes[:, level] = scores.argmax(1)
+                codes[:, level] = self._nearest(part, level, scores[level])
         return sids, residuals
+
+    def _nearest(self, points: np.ndarray, level: int, room: np.ndarray) -> np.ndarray:
+        """Code of each point at a level; scores ``c·x − ½‖c‖²`` are left in ``room``."""
+        scores = np.matmul(points, self._columns[level], out=room[: len(points)])
+        scores -= self._halves[level]
+        return scores.argmax(1)
 
     def part_distances(self, residuals: np.ndarray) -> list[np.ndarray]:
         """Squared distances f32[N, K] of the residuals to the codes of each OPQ sub-space."""

@@ -119,9 +119,9 @@ class QuantiserConfig(Section):
     """Where there are more vectors, so many of them are fitted, and passes over all, in chunks, settle each
     layer (not together with ``balanced``, which looks at all at once)."""
     iterations: int = Field(default=4, ge=1)
-    """Lloyd iterations of a layer with few points a code, after a hierarchical start; four times as many,
-    cheaper ones where points are many."""
-    opq_iterations: int = Field(default=28, ge=1)
+    """Lloyd iterations of a layer with few points a code, after a hierarchical start; four times as many
+    where points are many."""
+    opq_iterations: int = Field(default=20, ge=1)
     """Alternations of OPQ between codebooks and rotation."""
     engine: Literal["lloyd", "faiss"] = "lloyd"
     """``lloyd``: our k-means and OPQ in torch (several times faster at equal distortion); ``faiss``: faiss'

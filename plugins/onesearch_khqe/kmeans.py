@@ -2,60 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
-CHUNK = 4096
+CHUNK = 1024
+"""Points compared with all centroids at a time."""
 MANY_POINTS = 4096
 """From so many points on the search of a fit is worth converting them."""
 STALL = 2e-4
 """Lloyd stops when an iteration lowers the distortion by less than this share."""
 SETTLE = 3
 """Last iterations of :func:`lloyd` that move no centroid but to its mean."""
+NEAR = 3 / 16
+"""Share of the centroids that :func:`parted_search` looks at."""
 IDLE = 0.1
 """Share of centroids that the first refilling iteration moves; the later ones move fewer, down to none. More
 of it lowers the distortion and the share of items told apart: at 0.1 neither is worse than the authors' code
 on Home Depot."""
 
+Search = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Of given centroids f32[K, D] the nearest to each point: numbers i64[N] and squared distances f32[N]."""
+
 
 def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     """Nearest centroid of each point: numbers i64[N] and squared distances f32[N]."""
-    half = 0.5 * centroids.square().sum(1)
-    ids = torch.empty(len(points), dtype=torch.long, device=points.device)
-    scores = torch.empty(len(points), device=points.device)
-    for start in range(0, len(points), CHUNK):
-        some = torch.addmm(half[None], points[start : start + CHUNK], centroids.T, beta=-1)
-        scores[start : start + CHUNK], ids[start : start + CHUNK] = some.max(1)
-    return ids, (points.square().sum(1) - 2 * scores).clamp(min=0)
+    return _search(points, squared_norms(points), centroids)
 
 
-def quick_search(points: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def quick_search(points: Tensor) -> Search:
     """:func:`nearest` with these points, for the steps of a fit.
 
     A CPU with matrix units for bfloat16 (AMX) computes it in that, more than twice as fast: the few points
     that lie between two centroids may go to the second best, which the means do not notice. Final codes are
     exact.
     """
-    if points.device.type != "cpu" or len(points) < MANY_POINTS or not _amx():
-        return lambda centroids: nearest(points, centroids)
-    small = points.bfloat16()
-    squares = points.square().sum(1)
+    squares, small = squared_norms(points), _quick(points)
+    return lambda centroids: _search(small, squares, centroids)
+
+
+def parted_search(points: Tensor, lengths: Sequence[int]) -> Search:
+    """A search that compares the points of a part, neighbours in ``points``, with the centroids nearest to
+    the part's mean alone: :data:`NEAR` of them. For parts of points that lie close together: on Home Depot's
+    titles, in 64 parts, 95 % of the points have their nearest centroid among those."""
+    parts = list(
+        zip(
+            _quick(points).split(list(lengths)),
+            squared_norms(points).split(list(lengths)),
+            strict=True,
+        )
+    )
+    middles = torch.stack([part.mean(0) for part in points.split(list(lengths))])
 
     def search(centroids: Tensor) -> tuple[Tensor, Tensor]:
-        half = (0.5 * centroids.square().sum(1)).bfloat16()
-        columns = centroids.bfloat16().T.contiguous()
-        ids = torch.empty(len(points), dtype=torch.long)
-        scores = torch.empty(len(points))
-        for start in range(0, len(points), CHUNK):
-            some = torch.addmm(half[None], small[start : start + CHUNK], columns, beta=-1)
-            best, ids[start : start + CHUNK] = some.max(1)
-            scores[start : start + CHUNK] = best
-        return ids, (squares - 2 * scores).clamp(min=0)
+        scores = middles @ centroids.T - 0.5 * squared_norms(centroids)
+        ids, distances = [], []
+        for (some, squares), near in zip(
+            parts, scores.topk(math.ceil(NEAR * len(centroids))).indices, strict=True
+        ):
+            found, gaps = _search(some, squares, centroids[near])
+            ids.append(near[found])
+            distances.append(gaps)
+        return torch.cat(ids), torch.cat(distances)
 
     return search
+
+
+def _quick(points: Tensor) -> Tensor:
+    quick = points.device.type == "cpu" and len(points) >= MANY_POINTS and _amx()
+    return points.bfloat16() if quick else points
+
+
+def squared_norms(points: Tensor) -> Tensor:
+    """f32[N]; unlike ``square().sum(1)`` without an array as large as the points."""
+    return torch.linalg.vector_norm(points, dim=1).square()
+
+
+def _search(points: Tensor, squares: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    half = (0.5 * squared_norms(centroids)).to(points.dtype)
+    columns = centroids.to(points.dtype).T.contiguous()
+    ids = torch.empty(len(points), dtype=torch.long, device=points.device)
+    best = torch.empty(len(points), device=points.device)
+    # One small array of scores for all chunks: it stays in the cache, and no page of it is asked for twice.
+    room = torch.empty(min(len(points), CHUNK), len(centroids), dtype=points.dtype, device=points.device)
+    for start in range(0, len(points), CHUNK):
+        some = points[start : start + CHUNK]
+        scores = room[: len(some)]
+        if points.dtype is torch.bfloat16:
+            torch.addmm(half[None], some, columns, beta=-1, out=scores)  # rounded once
+        else:
+            torch.mm(some, columns, out=scores).sub_(half)
+        found = _largest(scores)
+        ids[start : start + CHUNK] = found
+        best[start : start + CHUNK] = scores.gather(1, found[:, None])[:, 0]
+    return ids, (squares - 2 * best).clamp(min=0)
+
+
+def _largest(scores: Tensor) -> Tensor:
+    """Column of each row's largest number, i64[n]. numpy's search is two to six times as fast as torch's on
+    a CPU."""
+    if scores.device.type == "cpu" and scores.dtype is torch.float32:
+        return torch.from_numpy(scores.numpy().argmax(1))
+    return scores.argmax(1)
 
 
 @cache
@@ -73,32 +124,47 @@ def means(points: Tensor, ids: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lloyd(
-    points: Tensor, centroids: Tensor, iterations: int, generator: torch.Generator, refill: bool = True
+    points: Tensor,
+    centroids: Tensor,
+    iterations: int,
+    generator: torch.Generator,
+    refill: bool = True,
+    search: Search | None = None,
 ) -> Tensor:
-    """Lloyd's iterations from given centroids f32[K, D]; returns the moved ones.
+    """Lloyd's iterations from given centroids f32[K, D]; returns the moved ones. ``search`` finds the nearest
+    ones of the points; None: :func:`quick_search`.
 
     A centroid that has lost its points is moved beside the one with the largest share of the distortion. With
     ``refill`` so are, until the last few iterations, the centroids that are cheapest to do without (see
-    :func:`_worthless`): the density of residuals is so uneven that plain Lloyd leaves many of them idle. On
-    Home Depot's second layer ten such iterations reach a distortion that faiss' twenty-five do not.
+    :func:`_worthless`): the density of residuals is so uneven that plain Lloyd leaves many of them idle.
+    Those iterations look at every other point, in turn at the even and the odd ones: where a centroid
+    belongs shows in half of its points. On Home Depot's second layer that is faster than all points each
+    time, and ends at a lower distortion.
     """
     best = float("inf")
     fresh = torch.zeros(len(centroids), dtype=torch.bool, device=centroids.device)
-    search = quick_search(points)
+    search = search or quick_search(points)
+    halves = []
+    if refill and len(points) > 1:
+        halves = [
+            (half, quick_search(half)) for half in (points[0::2].contiguous(), points[1::2].contiguous())
+        ]
     for iteration in range(iterations):
-        ids, distances = search(centroids)
-        total = float(distances.sum())
-        centroids, counts = means(points, ids, centroids)
-        settled = not refill or iteration >= iterations - SETTLE
+        settled = not halves or iteration >= iterations - SETTLE
+        some, near = (points, search) if settled else halves[iteration % len(halves)]
+        ids, distances = near(centroids)
+        centroids, counts = means(some, ids, centroids)
         if iteration < iterations - 1:
             free = counts == 0
             if not settled:
                 share = IDLE * (1 - iteration / (iterations - SETTLE))
                 free |= _worthless(centroids, counts, fresh, share)
             centroids, fresh = _relocate(centroids, counts, distances, ids, free, generator)
-        if settled and total > best * (1 - STALL):
-            break
-        best = min(best, total)
+        if settled:
+            total = float(distances.sum())
+            if total > best * (1 - STALL):
+                break
+            best = total
     return centroids
 
 
@@ -155,29 +221,32 @@ def _relocate(
     return centroids, split
 
 
-def hierarchical_start(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def hierarchical_start(
+    points: Tensor, size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, list[int]]:
     """``size`` centroids by clustering twice: √size coarse ones, then within each as many as its points
     deserve.
 
     It costs a fraction of one full iteration and replaces about ten of them.
+
+    Returns:
+        the centroids f32[size, D]; the points, sorted by coarse centroid; and how many each of those has.
     """
+    coarse = int(size**0.5)
     order = torch.randperm(len(points), generator=generator).to(points.device)
-    coarse = max(1, int(size**0.5))
-    if size < 64 or len(points) < 4 * size:
-        return points[order[:size]].clone()
     centroids = lloyd(points, points[order[:coarse]].clone(), 8, generator, refill=False)
     ids, distances = nearest(points, centroids)
-    counts = torch.bincount(ids, minlength=coarse)
+    counts = torch.bincount(ids, minlength=coarse).cpu()
     error = torch.zeros(coarse, device=points.device).index_add_(0, ids, distances)
-    shares = _apportion(error.double().cpu(), counts.cpu(), size)
-    parts: list[Tensor] = []
-    for number in range(coarse):
-        own = points[ids == number]
-        wanted = int(shares[number])
+    shares = _apportion(error.double().cpu(), counts, size)
+    lengths = counts.tolist()
+    points = points[ids.argsort(stable=True)]
+    found: list[Tensor] = []
+    for own, wanted in zip(points.split(lengths), shares.tolist(), strict=True):
         if wanted:
             start = torch.randperm(len(own), generator=generator)[:wanted].to(points.device)
-            parts.append(lloyd(own, own[start].clone(), 8, generator, refill=False))
-    return torch.cat(parts)
+            found.append(lloyd(own, own[start].clone(), 8, generator, refill=False))
+    return torch.cat(found), points, [length for length in lengths if length]
 
 
 def _apportion(weights: Tensor, limits: Tensor, total: int) -> Tensor:
@@ -195,13 +264,18 @@ def _apportion(weights: Tensor, limits: Tensor, total: int) -> Tensor:
 def fit_kmeans(points: Tensor, size: int, iterations: int, generator: torch.Generator) -> Tensor:
     """``size`` centroids f32[K, D] of points f32[N, D], N ≥ size.
 
-    Few points a centroid: a hierarchical start, then Lloyd. Many: iterations are cheap, so four times as
-    many from random points, with refilling.
+    Few points a centroid: a hierarchical start, Lloyd among the centroids near to each coarse cluster, and
+    one step among all. Many: iterations are cheap, so four times as many from random points, with refilling.
     """
-    if len(points) < MANY * size:
-        return lloyd(points, hierarchical_start(points, size, generator), iterations, generator, refill=False)
+    few = len(points) < MANY * size
+    if few and size >= 64 and len(points) >= 4 * size:
+        start, points, lengths = hierarchical_start(points, size, generator)
+        near = parted_search(points, lengths)
+        moved = lloyd(points, start, iterations, generator, refill=False, search=near)
+        return lloyd(points, moved, 1, generator, refill=False)
     order = torch.randperm(len(points), generator=generator)[:size].to(points.device)
-    return lloyd(points, points[order].clone(), 4 * iterations, generator)
+    start = points[order].clone()
+    return lloyd(points, start, iterations if few else 4 * iterations, generator, refill=not few)
 
 
 MANY = 32

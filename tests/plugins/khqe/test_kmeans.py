@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 from onesearch_khqe import faiss_engine
-from onesearch_khqe.kmeans import fit_kmeans, hierarchical_start, lloyd, means, nearest, quick_search
+from onesearch_khqe.kmeans import (
+    fit_kmeans,
+    hierarchical_start,
+    lloyd,
+    means,
+    nearest,
+    parted_search,
+    quick_search,
+)
 
 
 def clusters(count: int, dim: int = 12, centres: int = 40, seed: int = 0) -> torch.Tensor:
@@ -37,6 +45,15 @@ def test_the_search_of_a_fit_is_close_to_exact() -> None:
     assert float(squared.mean()) == pytest.approx(float(exact.mean()), rel=0.01)
 
 
+def test_the_search_by_parts_seldom_misses() -> None:
+    start, points, lengths = hierarchical_start(clusters(4000), 256, torch.Generator().manual_seed(0))
+    ids, squared = parted_search(points, lengths)(start)
+    best, exact = nearest(points, start)
+    assert torch.allclose(squared, (points - start[ids]).square().sum(1), atol=1e-3)
+    assert float((ids == best).float().mean()) > 0.95
+    assert bool((squared >= exact - 1e-3).all())
+
+
 def test_means_of_a_centroid_without_points_is_the_old_one() -> None:
     moved, counts = means(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 0]), torch.tensor([[9.0], [7.0]]))
     assert moved.tolist() == [[2.0], [7.0]] and counts.tolist() == [2.0, 0.0]
@@ -61,7 +78,9 @@ def test_as_good_as_faiss(count: int, size: int) -> None:
 def test_hierarchical_start_is_close_already() -> None:
     points = clusters(4000)
     generator = torch.Generator().manual_seed(0)
-    start = hierarchical_start(points, 256, generator)
+    start, parted, lengths = hierarchical_start(points, 256, generator)
+    assert sum(lengths) == 4000 and min(lengths) > 0
+    assert torch.equal(parted.sort(0).values, points.sort(0).values)
     random = points[torch.randperm(4000, generator=generator)[:256]]
     assert start.shape == (256, 12)
     assert distortion(points, start) < 0.8 * distortion(points, random)
