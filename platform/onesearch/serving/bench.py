@@ -162,7 +162,7 @@ def _shoppers(states: str) -> list[ShopperState]:
 
 def memory_mb(pid: int) -> float:
     """Proportional set size of a process and all its descendants, in MB."""
-    return sum(_pss(one) for one in (pid, *_descendants(pid))) / 1e6
+    return sum(_pss(one) for one in (pid, *descendants(pid))) / 1e6
 
 
 def _in_turn(
@@ -269,7 +269,8 @@ def _pss(pid: int) -> int:
     return 0
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """Numbers of all processes that a process has started, and that those have."""
     try:
         children = [
             int(child)
@@ -278,7 +279,7 @@ def _descendants(pid: int) -> list[int]:
         ]
     except OSError:
         return []
-    return [one for child in children for one in (child, *_descendants(child))]
+    return [one for child in children for one in (child, *descendants(child))]
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from onesearch.releases.manifest import MANIFEST, SEAL
 from onesearch.releases.registry import Registry
 from onesearch.releases.release import CONFIG, Release, write_release
 from onesearch.serving import conversion, environment
-from onesearch.serving.bench import memory_mb
+from onesearch.serving.bench import descendants, memory_mb
 from onesearch.serving.client import Client
 from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
 from onesearch.serving.requests import SearchAnswer, SearchRequest
@@ -73,7 +73,7 @@ def run(
 
     Returns:
         ``swaps``, ``requests``, ``failed`` (no answer, or a degraded one), ``mixed``, ``memory_growth`` (of
-        all serving processes: after the last swap to after the third, less one), ``memory_mb`` (both),
+        all serving processes: after the last swap to after the third, less one), ``memory_mb`` (after each),
         ``shared_memory_growth`` in bytes and ``handles_growth`` (of the gateway) likewise, ``p50_ms``,
         ``p99_ms``, ``slowest_ms``, ``swap_s`` (median time from the promotion to the first answer).
     """
@@ -259,6 +259,8 @@ def _swap(
             _await_champion(client, name)
             took.append(time.monotonic() - begun)
             until(partial(_only, ready["triton"], name), _SWAP_S, lambda: "the old one is not unloaded")
+            old = names[(at + 1) % 2]
+            until(partial(_gone, ready["pid"], old), _SWAP_S, lambda: "processes of the old one are left")
             time.sleep(pause)
             marks.append(_mark(ready["pid"]))
     return took, marks
@@ -286,6 +288,15 @@ def _only(triton: str, name: str) -> bool:
     return _loaded(triton) == {name}
 
 
+def _gone(pid: int, name: str) -> bool:
+    """Whether no process holds a model of a release any more: one takes a moment to end after its model."""
+    for one in descendants(pid):
+        with suppress(OSError):  # it ended while we looked
+            if f"/{name}--".encode() in Path(f"/proc/{one}/cmdline").read_bytes():
+                return False
+    return True
+
+
 def _mark(pid: int) -> Mark:
     regions = [region.stat().st_blocks * 512 for region in SHARED_MEMORY.glob(f"onesearch-serve-{pid}-*")]
     return Mark(memory_mb(pid), sum(regions), len(list(Path(f"/proc/{pid}/fd").iterdir())))
@@ -308,7 +319,7 @@ def _summary(load: Load, expected: dict[Key, Seen], took: list[float], marks: li
         "degraded": degraded,
         "mixed": mixed,
         "memory_growth": round(last.memory_mb / first.memory_mb - 1, 4),
-        "memory_mb": [round(mark.memory_mb, 1) for mark in (first, last)],
+        "memory_mb": [round(mark.memory_mb, 1) for mark in marks],
         "shared_memory_growth": last.shared_memory - first.shared_memory,
         "handles_growth": last.handles - first.handles,
         "p50_ms": round(1000 * float(np.percentile(load.times, 50)), 2),
