@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from onesearch.contracts import ShopperState
 from onesearch.errors import ServingError
+from onesearch.serving.conversion import answer_from
 from onesearch.serving.engine import Engine
 from onesearch.serving.environment import ServingEnvironment, probe
 from onesearch.serving.inference import EngineUnavailableError
@@ -60,7 +61,7 @@ async def test_two_releases_side_by_side(server: TritonServer, toy: Any) -> None
                 *(engine.search(SearchRequest(query, k=3), ShopperState(), 9) for query in queries)
             )
             for query, answer in zip(queries, answers, strict=True):
-                assert answer.hits == pipeline.search(SearchRequest(query, k=3)).hits
+                assert answer_from(answer).hits == pipeline.search(SearchRequest(query, k=3)).hits
         server.unload(fast)
         assert not await one.ready() and await other.ready()
         assert (await other.search(request, ShopperState(), 5)).hits

@@ -13,10 +13,13 @@ import numpy as np
 from onesearch.contracts.user_encoder import ShopperState
 from onesearch.errors import ServingError
 from onesearch.serving import codecs
+from onesearch.serving.answers import read_answer
+from onesearch.serving.conversion import answer_to
 from onesearch.serving.inference import Inference
 from onesearch.serving.packed import PACKED, REQUEST, pack_request, unpack_answer
+from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.repository import ENSEMBLE, model_name
-from onesearch.serving.requests import Encoding, Explanation, Hit, SearchAnswer, SearchRequest
+from onesearch.serving.requests import Encoding, SearchRequest
 from onesearch.serving.wire import ANSWER, EXPLANATION
 from onesearch.shoppers.state import Recent, Ring
 
@@ -37,8 +40,10 @@ class Engine:
 
     async def search(
         self, request: SearchRequest, state: ShopperState, timeout_s: float, coming: int = -1
-    ) -> SearchAnswer:
-        """One search. The request is checked already. A generation that is ``coming`` is opened meanwhile.
+    ) -> pb.SearchResponse:
+        """One search, answered in the form that the gateway passes on.
+
+        The request is checked already. A generation that is ``coming`` is opened meanwhile.
 
         Raises:
             UsageError: a component refuses the request.
@@ -49,16 +54,12 @@ class Engine:
         if await self._is_packed(timeout_s):
             packed = {REQUEST: _text(pack_request(inputs))}
             answer = await self._triton.infer(self._search, packed, (PACKED,), timeout_s)
-            arrays = unpack_answer(answer[PACKED][0, 0])
-        else:
-            outputs = ANSWER + EXPLANATION if request.explain else ANSWER
-            arrays = await self._triton.infer(self._search, inputs, outputs, timeout_s)
-        return SearchAnswer(
-            read_hits(arrays, request.before),
-            self.release,
-            int(arrays["GENERATION"][0, 0]),
-            explanation=read_explanation(arrays) if request.explain else None,
-        )
+            response = unpack_answer(answer[PACKED][0, 0])
+            response.release = self.release
+            return response
+        outputs = ANSWER + EXPLANATION if request.explain else ANSWER
+        arrays = await self._triton.infer(self._search, inputs, outputs, timeout_s)
+        return answer_to(read_answer(arrays, self.release, request.before, request.explain))
 
     async def encode(self, texts: Sequence[str], timeout_s: float) -> tuple[Encoding, ...]:
         """What the tokenizer makes of texts; raises as :meth:`search` does."""
@@ -91,7 +92,7 @@ class Engine:
             hint = " (does the backend's Python have numpy 2?)" if "byte size mismatch" in str(error) else ""
             raise ServingError(f"the start-up search failed{hint}: {error}") from error
         told = answer.explanation
-        if told is None or not told.query_sid or len(told.meanings) != len(told.query_sid):
+        if not told.query_sid or len(told.meanings) != len(told.query_sid):
             raise ServingError("the start-up search came back without the query's semantic ID")
 
     async def open_generation(self, number: int, timeout_s: float) -> None:
@@ -153,56 +154,6 @@ def search_inputs(
         "SHOWN": _text(request.shown),
         "CATALOGUE": np.array([[-1 if request.generation is None else request.generation, coming]]),
     }
-
-
-def read_hits(arrays: dict[str, np.ndarray], offset: int) -> tuple[Hit, ...]:
-    """The items of an answer of the ensemble."""
-    count = int(arrays["COUNT"][0, 0])
-    names = [name.decode() for name in arrays["PART_NAMES"][0]]
-    values = {name: arrays[name][0, :count].tolist() for name in ANSWER[3:]}
-    hits = []
-    for at in range(count):
-        category = values["CATEGORY"][at].decode()
-        price = values["PRICE"][at]
-        hits.append(
-            Hit(
-                rank=offset + at + 1,
-                item_id=values["ITEM_ID"][at].decode(),
-                title=values["TITLE"][at].decode(),
-                category=tuple(category.split(codecs.CATEGORY_SEPARATOR)) if category else (),
-                brand=values["BRAND"][at].decode(),
-                price=None if price != price else price,
-                in_stock=values["IN_STOCK"][at],
-                sid=tuple(values["SID"][at]),
-                score=values["SCORE"][at],
-                log_prob=values["LOG_PROB"][at],
-                parts=dict(zip(names, values["SCORE_PARTS"][at], strict=True)),
-            )
-        )
-    return tuple(hits)
-
-
-def read_explanation(arrays: dict[str, np.ndarray]) -> Explanation:
-    """The explanation in an answer of the ensemble."""
-    keywords, meanings = codecs.read_notes(arrays["NOTES"][0, 0])
-    log_probs = arrays["BEAM_LOG_PROBS"][0].tolist()
-    beams = [
-        (tuple(sid), score) for sid, score in zip(arrays["BEAM_SIDS"][0].tolist(), log_probs, strict=True)
-    ]
-    missing = int(arrays["MISSING"][0, 0])
-    return Explanation(
-        keywords=keywords,
-        query_sid=tuple(arrays["QUERY_SID"][0].tolist()),
-        meanings=meanings,
-        beams=tuple((sid, score) for sid, score in beams if score > -np.inf),
-        found=int(arrays["FOUND"][0, 0]),
-        branches=tuple(arrays["BRANCHES"][0].tolist()),
-        exact=int(arrays["EXACT"][0, 0]),
-        dropped=float(arrays["DROPPED"][0, 0]),
-        missing=None if missing < 0 else missing,
-        width=int(arrays["WIDTH"][0, 0]),
-        shopper=codecs.read_view(arrays["SHOPPER"][0, 0]),
-    )
 
 
 def _text(value: bytes) -> np.ndarray:

@@ -113,8 +113,7 @@ class Gateway(pb_grpc.OneSearchServicer):
         """One search."""
         async with _Admission(self, context, 1):  # first: what is turned away should cost next to nothing
             asked = await self._checked(request, context, "")
-            answer = await self._answer(asked, request.request_id, context)
-        return conversion.answer_to(answer)
+            return await self._answer(asked, request.request_id, context)
 
     async def BatchSearch(  # noqa: N802
         self, request: pb.BatchSearchRequest, context: Any
@@ -133,7 +132,7 @@ class Gateway(pb_grpc.OneSearchServicer):
                     for one, message in zip(asked, request.requests, strict=True)
                 )
             )
-        return pb.BatchSearchResponse(responses=[conversion.answer_to(answer) for answer in answers])
+        return pb.BatchSearchResponse(responses=answers)
 
     async def GetItem(self, request: pb.GetItemRequest, context: Any) -> pb.Item:  # noqa: N802
         """One item of the catalogue."""
@@ -221,7 +220,7 @@ class Gateway(pb_grpc.OneSearchServicer):
             await _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, "too little time is left for any answer")
         return left
 
-    async def _answer(self, request: SearchRequest, request_id: str, context: Any) -> SearchAnswer:
+    async def _answer(self, request: SearchRequest, request_id: str, context: Any) -> pb.SearchResponse:
         """Ask one release's models; without them in time, answer with what is most clicked."""
         request_id = request_id or uuid.uuid4().hex
         with self.lineup.pick(request.user_id, request_id).working() as deployment:
@@ -229,7 +228,7 @@ class Gateway(pb_grpc.OneSearchServicer):
 
     async def _answer_of(
         self, deployment: Deployment, request: SearchRequest, request_id: str, context: Any
-    ) -> SearchAnswer:
+    ) -> pb.SearchResponse:
         started = time.perf_counter()
         left = await self._time_left(context)
         why = ""
@@ -255,19 +254,13 @@ class Gateway(pb_grpc.OneSearchServicer):
             why = str(error)
             if not isinstance(error, EngineLateError | EngineUnavailableError):
                 _LOG.error("a search failed: %s", why)
-            answer = _most_clicked(deployment, request)
+            answer = conversion.answer_to(_most_clicked(deployment, request))
             self._degraded += 1
         self._answered += 1
-        took = 1000 * (time.perf_counter() - started)
-        shown = [hit.item_id for hit in answer.hits]
+        shown = [hit.item.item_id for hit in answer.hits]
         page = Page.after(request, answer.release, answer.generation, shown, self.limits)
-        answer = replace(
-            answer,
-            request_id=request_id,
-            took_ms=took,
-            next_page=page.pack() if page else "",
-            moved=moved,
-        )
+        answer.request_id, answer.next_page, answer.moved = request_id, page.pack() if page else "", moved
+        answer.took_ms = 1000 * (time.perf_counter() - started)
         _log_request(request, answer, why)
         if self.reporter is not None:
             self.reporter.shown(request, answer)
@@ -280,12 +273,14 @@ class Gateway(pb_grpc.OneSearchServicer):
         request_id: str,
         state: ShopperState,
         left_s: float,
-    ) -> SearchAnswer:
+    ) -> pb.SearchResponse:
         """What the models answer, with some places explored where that is set."""
         if not self.exploration.applies(request):
             return await deployment.engine.search(request, state, left_s)
-        answer = await deployment.engine.search(self.exploration.widened(request), state, left_s)
-        return replace(answer, hits=self.exploration.draw(answer.hits, request.k, request_id))
+        widened = await deployment.engine.search(self.exploration.widened(request), state, left_s)
+        answer = conversion.answer_from(widened)
+        hits = self.exploration.draw(answer.hits, request.k, request_id)
+        return conversion.answer_to(replace(answer, hits=hits))
 
     async def _state(self, user_id: str, left_s: float) -> ShopperState:
         """What is known of who asks; without an answer in time, nothing."""
@@ -351,7 +346,7 @@ async def _refuse(context: Any, why: str) -> NoReturn:
     await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, why)
 
 
-def _log_request(request: SearchRequest, answer: SearchAnswer, why: str) -> None:
+def _log_request(request: SearchRequest, answer: pb.SearchResponse, why: str) -> None:
     """One line of JSON a search."""
     if not REQUESTS.isEnabledFor(logging.INFO):
         return

@@ -13,7 +13,7 @@ import hashlib
 import json
 import struct
 import zlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from onesearch.errors import UsageError
 from onesearch.serving.requests import KEY_BYTES, Limits, SearchRequest
@@ -73,9 +73,16 @@ class Page:
 
 def digest(request: SearchRequest) -> bytes:
     """8 bytes of everything that makes a ranking."""
+    asked = request.filters
     made = {
         "query": request.query,
-        "filters": asdict(request.filters),
+        "filters": {
+            "category": asked.category,
+            "brands": asked.brands,
+            "min_price": asked.min_price,
+            "max_price": asked.max_price,
+            "in_stock": asked.in_stock,
+        },
         "beams": request.beams,
         "certify": request.certify,
         "guide": request.guide,

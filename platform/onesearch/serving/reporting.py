@@ -31,7 +31,8 @@ from onesearch.events.publisher import Publisher
 from onesearch.events.spool import Spool
 from onesearch.kafka.contract import Record
 from onesearch.kafka.opening import connect
-from onesearch.serving.requests import SearchAnswer, SearchRequest
+from onesearch.serving.proto.onesearch_pb2 import SearchResponse
+from onesearch.serving.requests import SearchRequest
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Events"].full_name
 MOST_REPORTED = 1_000
@@ -48,7 +49,7 @@ class Reporter(pb_grpc.EventsServicer):
         self.topic = kafka.interactions
         self.publisher = Publisher(connect(kafka), Spool(spool, spool_mb << 20))
 
-    def shown(self, request: SearchRequest, answer: SearchAnswer) -> None:
+    def shown(self, request: SearchRequest, answer: SearchResponse) -> None:
         """Log what an answer shows, one impression an item. Waits for nobody."""
         now, base = request.asked_at_us or now_us(), new_event_id()
         user_id = request.user_id or ANONYMOUS + answer.request_id
@@ -57,7 +58,7 @@ class Reporter(pb_grpc.EventsServicer):
                 f"{base}-{hit.rank}",
                 now,
                 user_id,
-                hit.item_id,
+                hit.item.item_id,
                 "impression",
                 query=request.query,
                 request_id=answer.request_id,

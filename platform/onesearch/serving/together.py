@@ -27,7 +27,6 @@ from onesearch.serving.models import (
     strings,
 )
 from onesearch.serving.packed import PACKED, REQUEST, pack_answer, unpack_request
-from onesearch.serving.wire import ANSWER, EXPLANATION
 
 
 class SearchModel(Model):
@@ -74,8 +73,7 @@ class SearchModel(Model):
 
     def _response(self, answer: Tensors | Exception, wanted: Sequence[str]) -> Any:
         if PACKED in wanted and not isinstance(answer, Exception):
-            names = ANSWER + EXPLANATION if answer["EXPLAIN"][0, 0] else ANSWER
-            answer = answer | {PACKED: strings([[pack_answer(answer, names)]])}
+            answer = answer | {PACKED: strings([[pack_answer(answer)]])}
         return super()._response(answer, wanted)
 
     def answers(self, batches: Sequence[Tensors]) -> list[Tensors | Exception]:

@@ -44,13 +44,6 @@ def write_request(inputs: Mapping[str, np.ndarray], outputs: Iterable[str] = ())
     return len(head), head + raw
 
 
-def write_response(arrays: Mapping[str, np.ndarray]) -> tuple[int, bytes]:
-    """The body of a response of named arrays, and how many bytes of it are its head."""
-    tensors, raw = _written(arrays)
-    head = json.dumps({"outputs": tensors}).encode()
-    return len(head), head + raw
-
-
 def read_response(head: int, body: bytes) -> dict[str, np.ndarray]:
     """The named arrays of a response whose first ``head`` bytes are its head.
 

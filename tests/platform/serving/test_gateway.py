@@ -19,6 +19,7 @@ from onesearch.contracts import ShopperState
 from onesearch.errors import ArtifactError, ServingError, UsageError
 from onesearch.serving.catalogue import ItemTable
 from onesearch.serving.client import AsyncClient, GatewayError, await_release
+from onesearch.serving.conversion import answer_to
 from onesearch.serving.deployment import Deployment, Lineup
 from onesearch.serving.fallback import MostClicked
 from onesearch.serving.gateway import MODELS, SERVICE, Gateway
@@ -28,7 +29,8 @@ from onesearch.serving.lookups import Lookups
 from onesearch.serving.pipeline import Pipeline
 from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
-from onesearch.serving.requests import Encoding, Filters, SearchAnswer, SearchRequest
+from onesearch.serving.proto.onesearch_pb2 import SearchResponse
+from onesearch.serving.requests import Encoding, Filters, SearchRequest
 from onesearch.shoppers.state import Recent, Ring, item_key
 
 
@@ -41,10 +43,10 @@ class InProcess:
         self.broken: Exception | None = None
         self.states: list[ShopperState] = []
 
-    async def search(self, request: SearchRequest, state: ShopperState, timeout_s: float) -> SearchAnswer:
+    async def search(self, request: SearchRequest, state: ShopperState, timeout_s: float) -> SearchResponse:
         await self._work(timeout_s)
         self.states.append(state)
-        return self.pipeline.search(request, state)
+        return answer_to(self.pipeline.search(request, state))
 
     async def encode(self, texts: Sequence[str], timeout_s: float) -> tuple[Encoding, ...]:
         await self._work(timeout_s)

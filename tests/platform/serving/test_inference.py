@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -10,14 +11,15 @@ import numpy as np
 import pytest
 from onesearch.errors import ServingError, UsageError
 from onesearch.serving.inference import EngineLateError, EngineUnavailableError, Inference
-from onesearch.serving.wire import write_response
 
 NUMBERS = {"X": np.arange(3, dtype=np.float32)[None]}
 
 
 def good() -> bytes:
-    head, body = write_response(NUMBERS)
-    return said("200 OK", body, f"Inference-Header-Content-Length: {head}\r\n")
+    raw = NUMBERS["X"].tobytes()
+    tensor = {"name": "X", "datatype": "FP32", "shape": [1, 3], "parameters": {"binary_data_size": len(raw)}}
+    head = json.dumps({"outputs": [tensor]}).encode()
+    return said("200 OK", head + raw, f"Inference-Header-Content-Length: {len(head)}\r\n")
 
 
 def said(status: str, body: bytes, lines: str = "") -> bytes:

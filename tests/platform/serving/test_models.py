@@ -15,7 +15,8 @@ from onesearch.errors import ServingError, UsageError
 from onesearch.index import Filters
 from onesearch.releases.release import Release
 from onesearch.serving import codecs, models, packed
-from onesearch.serving.engine import read_explanation, read_hits
+from onesearch.serving.answers import read_explanation, read_hits
+from onesearch.serving.conversion import answer_from
 from onesearch.serving.pipeline import Pipeline, SearchRequest
 from onesearch.serving.repository import STEPS, RepositorySettings, build_repository
 from onesearch.serving.together import SearchModel
@@ -185,13 +186,10 @@ def test_one_tensor_asks_and_one_answers(together: SearchModel, pipeline: Pipeli
         asked = {packed.REQUEST: _text(packed.pack_request(_tensors(request)))}
         [response] = _execute(together, [asked], [packed.PACKED])
         [tensor] = response.output_tensors
-        arrays = packed.unpack_answer(tensor.array[0, 0])
+        answer = answer_from(packed.unpack_answer(tensor.array[0, 0]))
         expected = pipeline.search(request)
-        assert read_hits(arrays, request.offset) == expected.hits
-        if request.explain:
-            assert read_explanation(arrays) == expected.explanation
-        else:
-            assert "NOTES" not in arrays
+        assert answer.hits == expected.hits
+        assert answer.explanation == (expected.explanation if request.explain else None)
 
 
 def test_what_is_no_request_spoils_no_other(together: SearchModel) -> None:

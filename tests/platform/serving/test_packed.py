@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onesearch.compiling.runtime import Runtime
 from onesearch.contracts import ShopperState
 from onesearch.errors import ServingError, UsageError
 from onesearch.index import Filters
+from onesearch.serving.answers import read_answer
+from onesearch.serving.conversion import answer_from
 from onesearch.serving.engine import search_inputs
 from onesearch.serving.packed import pack_answer, pack_request, unpack_answer, unpack_request
 from onesearch.serving.requests import SearchRequest
+from onesearch.serving.together import SearchModel
 
 REQUESTS = st.builds(
     SearchRequest,
@@ -46,16 +52,19 @@ def test_other_bytes_are_no_request(raw: bytes) -> None:
             unpack_request(cut)
 
 
-def test_an_answer_comes_back_as_it_was() -> None:
-    tensors = {
-        "COUNT": np.array([[2]], np.int32),
-        "TITLE": np.array([["Bücherregal".encode(), b""]], object),
-        "SCORE": np.array([[0.5, -np.inf]], np.float32),
-    }
-    back = unpack_answer(pack_answer(tensors, ["TITLE", "SCORE"]))
-    assert sorted(back) == ["SCORE", "TITLE"]
-    for name, array in back.items():
-        np.testing.assert_array_equal(array, tensors[name])
-    for wrong in (b"something else", b"", b"\x00"):
-        with pytest.raises(ServingError, match=r"no answer|cannot be read"):
-            unpack_answer(wrong)
+@pytest.mark.parametrize("explain", [False, True])
+def test_an_answer_is_the_one_that_its_tensors_make(toy_release: Any, explain: bool) -> None:
+    model = SearchModel()
+    model.open(toy_release, Runtime(threads=1))
+    shown = np.arange(2, dtype="<u8").tobytes()
+    request = SearchRequest("red lamp", k=3, explain=explain, shown=shown)
+    [tensors] = model.answers([search_inputs(request, ShopperState(), 16, 0)])
+    assert not isinstance(tensors, Exception)
+    response = unpack_answer(pack_answer(tensors))
+    assert [hit.rank for hit in response.hits] == [3, 4, 5]
+    assert answer_from(response) == read_answer(tensors, "", 2, explain)
+
+
+def test_other_bytes_are_no_answer() -> None:
+    with pytest.raises(ServingError, match="14 bytes are no answer"):
+        unpack_answer(b"something else")
