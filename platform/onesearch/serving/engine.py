@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -50,15 +50,15 @@ class Engine:
             EngineLateError, EngineUnavailableError: no answer; something else may answer instead.
             ServingError: a component failed.
         """
-        inputs = search_inputs(request, state, self.beams, self.certify, coming)
+        asked = request, state, self.beams, self.certify, coming
         if await self._is_packed(timeout_s):
-            packed = {REQUEST: _text(pack_request(inputs))}
+            packed = {REQUEST: _text(pack_request(search_values(*asked)))}
             answer = await self._triton.infer(self._search, packed, (PACKED,), timeout_s)
             response = unpack_answer(answer[PACKED][0, 0])
             response.release = self.release
             return response
         outputs = ANSWER + EXPLANATION if request.explain else ANSWER
-        arrays = await self._triton.infer(self._search, inputs, outputs, timeout_s)
+        arrays = await self._triton.infer(self._search, search_inputs(*asked), outputs, timeout_s)
         return answer_to(read_answer(arrays, self.release, request.before, request.explain))
 
     async def encode(self, texts: Sequence[str], timeout_s: float) -> tuple[Encoding, ...]:
@@ -136,31 +136,43 @@ def _somebody() -> ShopperState:
     return ShopperState("a", ring, ring, (Recent("a", 1, 1),), (1, 1, 1))
 
 
+def search_values(
+    request: SearchRequest, state: ShopperState, beams: int, certify: int, coming: int = -1
+) -> dict[str, Any]:
+    """What the models read of a request, with the defaults of the release."""
+    return {
+        "QUERY": request.query.encode(),
+        "STATE": codecs.write_state(state),
+        "FILTERS": codecs.write_filters(request.filters),
+        "BEAMS": beams if request.beams is None else request.beams,
+        "CERTIFY": request.proving(certify),
+        "GUIDE": request.guide.encode(),
+        "RERANK": request.rerank,
+        "K": request.k,
+        "OFFSET": request.offset,
+        "EXPLAIN": request.explain,
+        "SHOWN": request.shown,
+        "CATALOGUE": (-1 if request.generation is None else request.generation, coming),
+    }
+
+
 def search_inputs(
     request: SearchRequest, state: ShopperState, beams: int, certify: int, coming: int = -1
 ) -> dict[str, np.ndarray]:
-    """What the models read of a request, with the defaults of the release."""
-    return {
-        "QUERY": _text(request.query.encode()),
-        "STATE": _text(codecs.write_state(state)),
-        "FILTERS": _text(codecs.write_filters(request.filters)),
-        "BEAMS": _number(beams if request.beams is None else request.beams),
-        "CERTIFY": _number(request.proving(certify)),
-        "GUIDE": _text(request.guide.encode()),
-        "RERANK": np.array([[request.rerank]]),
-        "K": _number(request.k),
-        "OFFSET": _number(request.offset),
-        "EXPLAIN": np.array([[request.explain]]),
-        "SHOWN": _text(request.shown),
-        "CATALOGUE": np.array([[-1 if request.generation is None else request.generation, coming]]),
-    }
+    """The same as the tensors of a batch of one."""
+    values = search_values(request, state, beams, certify, coming)
+    return {name: _tensor(value) for name, value in values.items()}
+
+
+def _tensor(value: bytes | bool | int | tuple[int, int]) -> np.ndarray:
+    if isinstance(value, bytes):
+        return _text(value)
+    if isinstance(value, tuple):
+        return np.array([value], dtype=np.int64)
+    return np.array([[value]], dtype=np.bool_ if isinstance(value, bool) else np.int32)
 
 
 def _text(value: bytes) -> np.ndarray:
     array = np.empty((1, 1), dtype=object)
     array[0, 0] = value
     return array
-
-
-def _number(value: int) -> np.ndarray:
-    return np.array([[value]], dtype=np.int32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -29,17 +30,18 @@ _FLAGS = ("RERANK", "EXPLAIN")
 _HEAD = struct.Struct("<4i 2? 2q 5I")  # numbers, flags, CATALOGUE, lengths of the texts that follow
 
 
-def pack_request(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """The tensors of one search (see :func:`onesearch.serving.engine.search_inputs`) in one text."""
-    texts = [tensors[name][0, 0] for name in _TEXTS]
-    numbers = [int(tensors[name][0, 0]) for name in _NUMBERS]
-    flags = [bool(tensors[name][0, 0]) for name in _FLAGS]
-    head = _HEAD.pack(*numbers, *flags, *tensors["CATALOGUE"][0].tolist(), *map(len, texts))
-    return head + b"".join(texts)
+def pack_request(values: Mapping[str, Any]) -> bytes:
+    """What the models read of one search (:func:`onesearch.serving.engine.search_values`) in one text."""
+    texts = [values[name] for name in _TEXTS]
+    numbers = [values[name] for name in (*_NUMBERS, *_FLAGS)]
+    return _HEAD.pack(*numbers, *values["CATALOGUE"], *map(len, texts)) + b"".join(texts)
 
 
 def unpack_request(raw: bytes) -> dict[str, np.ndarray]:
-    """What :func:`pack_request` wrote. Raises UsageError where it is something else."""
+    """What :func:`pack_request` wrote, as tensors of a batch of one.
+
+    Raises UsageError where it is something else.
+    """
     try:
         values = _HEAD.unpack_from(raw)
     except struct.error as error:

@@ -17,6 +17,7 @@ from onesearch.releases.release import Release
 from onesearch.serving import codecs, models, packed
 from onesearch.serving.answers import read_explanation, read_hits
 from onesearch.serving.conversion import answer_from
+from onesearch.serving.engine import search_values
 from onesearch.serving.pipeline import Pipeline, SearchRequest
 from onesearch.serving.repository import STEPS, RepositorySettings, build_repository
 from onesearch.serving.together import SearchModel
@@ -183,7 +184,8 @@ def test_one_process_answers_as_the_ensemble_does(
 
 def test_one_tensor_asks_and_one_answers(together: SearchModel, pipeline: Pipeline) -> None:
     for request in MIXED:
-        asked = {packed.REQUEST: _text(packed.pack_request(_tensors(request)))}
+        values = search_values(request, ShopperState(), 32, 0)
+        asked = {packed.REQUEST: _text(packed.pack_request(values))}
         [response] = _execute(together, [asked], [packed.PACKED])
         [tensor] = response.output_tensors
         answer = answer_from(packed.unpack_answer(tensor.array[0, 0]))

@@ -14,7 +14,7 @@ from onesearch.errors import ServingError, UsageError
 from onesearch.index import Filters
 from onesearch.serving.answers import read_answer
 from onesearch.serving.conversion import answer_from
-from onesearch.serving.engine import search_inputs
+from onesearch.serving.engine import search_inputs, search_values
 from onesearch.serving.packed import pack_answer, pack_request, unpack_answer, unpack_request
 from onesearch.serving.requests import SearchRequest
 from onesearch.serving.together import SearchModel
@@ -36,8 +36,8 @@ REQUESTS = st.builds(
 
 @given(REQUESTS, st.integers(-1, 2**62))
 def test_a_request_comes_back_as_it_was(request: SearchRequest, coming: int) -> None:
-    given = search_inputs(request, ShopperState(), 128, 0, coming)
-    back = unpack_request(pack_request(given))
+    asked = request, ShopperState(), 128, 0, coming
+    given, back = search_inputs(*asked), unpack_request(pack_request(search_values(*asked)))
     assert sorted(back) == sorted(given)
     for name, array in given.items():
         assert back[name].dtype == array.dtype, name
@@ -46,7 +46,7 @@ def test_a_request_comes_back_as_it_was(request: SearchRequest, coming: int) -> 
 
 @given(st.binary(max_size=80))
 def test_other_bytes_are_no_request(raw: bytes) -> None:
-    whole = pack_request(search_inputs(SearchRequest("lamp"), ShopperState(), 128, 0))
+    whole = pack_request(search_values(SearchRequest("lamp"), ShopperState(), 128, 0))
     for cut in (raw, whole[:-1], whole + b"x"):
         with pytest.raises(UsageError, match="REQUEST: "):
             unpack_request(cut)
