@@ -108,7 +108,8 @@ class Demo:
             )
             self._onesearch("release", "promote", NAME, "--releases", self.releases)
         with self._step("shoppers", "Shoppers: what each of them did, where the gateway looks it up"):
-            self._onesearch("state", "build", "--store", self.store, "--states", self.states)
+            # Anew: what an earlier run's shoppers did live is forgotten with its days.
+            self._onesearch("state", "build", "--store", self.store, "--states", self.states, "--replace")
         shoppers = SimulatedShoppers.open(Store.open(self.store))
         self._forget()
         with self._kafka() as servers, self._serving(servers) as gateway:
