@@ -43,6 +43,8 @@ _LOG = logging.getLogger("onesearch.gateway")
 # with less than the last even that is too late.
 _RESERVE, _RESERVE_MIN_S, _RESERVE_MAX_S = 0.15, 0.010, 0.200
 _TOO_LATE_S = 0.002
+# How fast the usual time of a search follows the last one's.
+_FOLLOW = 0.05
 _MAX_MESSAGE = 4 * 1024 * 1024
 _MAX_REQUEST_ID = 128
 
@@ -71,6 +73,7 @@ class Gateway(pb_grpc.OneSearchServicer):
         self.health = HealthServicer()
         self._started = time.monotonic()
         self._in_flight = self._answered = self._degraded = self._refused = 0
+        self._usual_s = 0.0  # what the models took for a search of late, waiting included
         self._server: grpc.aio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -217,7 +220,7 @@ class Gateway(pb_grpc.OneSearchServicer):
         left: float | None = context.time_remaining()
         left = self.settings.deadline_ms / 1000 if left is None else left
         if left < _TOO_LATE_S:
-            await _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, "too little time is left for any answer")
+            await _too_late(context)
         return left
 
     async def _answer(self, request: SearchRequest, request_id: str, context: Any) -> pb.SearchResponse:
@@ -260,7 +263,10 @@ class Gateway(pb_grpc.OneSearchServicer):
         shown = [hit.item.item_id for hit in answer.hits]
         page = Page.after(request, answer.release, answer.generation, shown, self.limits)
         answer.request_id, answer.next_page, answer.moved = request_id, page.pack() if page else "", moved
-        answer.took_ms = 1000 * (time.perf_counter() - started)
+        took_s = time.perf_counter() - started
+        answer.took_ms = 1000 * took_s
+        if not answer.degraded:
+            self._usual_s += _FOLLOW * (took_s - self._usual_s)
         _log_request(request, answer, why)
         if self.reporter is not None:
             self.reporter.shown(request, answer)
@@ -288,24 +294,34 @@ class Gateway(pb_grpc.OneSearchServicer):
 
 
 class _Admission:
-    """Takes in ``count`` searches, or turns them away while too many are under way."""
+    """Takes in ``count`` searches, or turns them away while too many are under way.
+
+    While half as many are, it also turns away who will not wait as long as a search takes then: worked on for
+    nothing, one that comes too late makes the next ones late.
+    """
 
     def __init__(self, gateway: Gateway, context: Any, count: int) -> None:
         self._gateway, self._context, self._count = gateway, context, count
 
     async def __aenter__(self) -> None:
-        gateway = self._gateway
-        if gateway._in_flight + self._count > gateway.settings.max_in_flight:
-            gateway._refused += self._count
-            await _abort(
-                self._context,
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{gateway._in_flight} searches are under way, of {gateway.settings.max_in_flight} at most",
+        gateway, most = self._gateway, self._gateway.settings.max_in_flight
+        left: float | None = self._context.time_remaining()
+        if left is not None and left < _TOO_LATE_S:
+            await _too_late(self._context)
+        if gateway._in_flight + self._count > most:
+            await self._turn_away(f"{gateway._in_flight} searches are under way, of {most} at most")
+        if left is not None and left < gateway._usual_s and 2 * gateway._in_flight > most:
+            await self._turn_away(
+                f"{1000 * left:.0f} ms are left, and a search takes {1000 * gateway._usual_s:.0f} at present"
             )
         gateway._in_flight += self._count
 
     async def __aexit__(self, *exc: object) -> None:
         self._gateway._in_flight -= self._count
+
+    async def _turn_away(self, why: str) -> NoReturn:
+        self._gateway._refused += self._count
+        await _abort(self._context, grpc.StatusCode.RESOURCE_EXHAUSTED, why)
 
 
 def _most_clicked(deployment: Deployment, request: SearchRequest) -> SearchAnswer:
@@ -340,6 +356,10 @@ async def _abort(context: Any, code: grpc.StatusCode, why: str) -> NoReturn:
     """End the call with a status. ``context.abort`` raises, which the type checker has to be told."""
     await context.abort(code, why)
     raise AssertionError
+
+
+async def _too_late(context: Any) -> NoReturn:
+    await _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, "too little time is left for any answer")
 
 
 async def _refuse(context: Any, why: str) -> NoReturn:

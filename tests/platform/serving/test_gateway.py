@@ -95,6 +95,21 @@ async def test_ten_times_too_much_is_turned_away_and_then_all_is_as_before(pipel
         assert became.normal_after_s is not None and became.normal_after_s < 15
 
 
+async def test_who_will_not_wait_is_turned_away_while_many_wait(pipeline: Pipeline) -> None:
+    async with _running(pipeline, max_in_flight=4) as (client, engine):
+        engine.sleep_s = 2.0
+        await asyncio.gather(*(client.search("lamp", timeout_s=30) for _ in range(3)))
+        waiting = [asyncio.create_task(client.search("lamp", timeout_s=30)) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        with pytest.raises(GatewayError, match=r"ms are left, and a search takes \d+ at present") as refused:
+            await client.search("lamp", timeout_s=0.25)
+        assert refused.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert not any(answer.degraded for answer in await asyncio.gather(*waiting))
+        engine.sleep_s = 0.0
+        assert not (await client.search("lamp", timeout_s=30)).degraded
+        assert (await client.status()).refused == 1
+
+
 async def test_answers_are_those_of_the_pipeline(pipeline: Pipeline) -> None:
     async with _running(pipeline) as (client, engine):
         answer = await client.search("red lamp", k=4, explain=True, user_id="somebody new")
