@@ -14,7 +14,8 @@ from onesearch.cli._output import out, print_json
 from onesearch.config import load_config
 from onesearch.errors import OneSearchError
 from onesearch.kafka.broker import Broker, create_topics
-from onesearch.kafka.opening import PASSWORD_VARIABLE, connect
+from onesearch.kafka.opening import connect
+from onesearch.kafka.password import PASSWORD_VARIABLE
 from onesearch.kafka.securing import Secured
 
 app = typer.Typer(

@@ -11,8 +11,6 @@ from onesearch.kafka.contract import Client
 
 SERVERS_VARIABLE = "ONESEARCH_KAFKA"
 """Names the bootstrap servers where neither option nor configuration does."""
-PASSWORD_VARIABLE = "ONESEARCH_KAFKA_PASSWORD"
-"""Holds the SASL password, which stands in no file and on no command line."""
 
 
 def settings(servers: str | None = None, config: Path | None = None) -> KafkaConfig:
@@ -45,13 +43,3 @@ def connect(settings: KafkaConfig) -> Client:
     from onesearch.kafka.with_kafka_python import KafkaPythonClient
 
     return KafkaPythonClient(settings)
-
-
-def password(settings: KafkaConfig) -> str:
-    """The SASL password. Raises ConfigError where there is none."""
-    found = os.environ.get(PASSWORD_VARIABLE, "")
-    if not found:
-        raise ConfigError(
-            f"[kafka] security = {settings.security!r} needs a password: set {PASSWORD_VARIABLE}"
-        )
-    return found

@@ -26,7 +26,7 @@ from onesearch.kafka.contract import (
     TruncatedError,
 )
 from onesearch.kafka.diagnosis import unreachable
-from onesearch.kafka.opening import password
+from onesearch.kafka.password import password
 
 _CONNECT_S = 5.0
 _MAX_MESSAGE = 100 * 1024 * 1024

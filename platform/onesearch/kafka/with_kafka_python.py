@@ -34,7 +34,7 @@ from onesearch.kafka.contract import (
     TruncatedError,
 )
 from onesearch.kafka.diagnosis import unreachable
-from onesearch.kafka.opening import password
+from onesearch.kafka.password import password
 
 _BATCH_BYTES = 256 * 1024
 _FETCH_BYTES = 4 * 1024 * 1024

@@ -9,7 +9,8 @@ from onesearch.config import parse_config
 from onesearch.errors import ConfigError, OneSearchError, UsageError
 from onesearch.kafka import broker as module
 from onesearch.kafka.broker import LIBRARIES_VARIABLE, Broker, get_libraries
-from onesearch.kafka.opening import PASSWORD_VARIABLE, password, settings
+from onesearch.kafka.opening import settings
+from onesearch.kafka.password import PASSWORD_VARIABLE, password
 
 
 def test_where_libraries_may_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

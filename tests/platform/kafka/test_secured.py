@@ -11,7 +11,8 @@ from onesearch.config import KafkaConfig
 from onesearch.errors import ConfigError, UsageError
 from onesearch.kafka import with_confluent, with_kafka_python
 from onesearch.kafka.contract import KafkaError, Partition, Record
-from onesearch.kafka.opening import PASSWORD_VARIABLE, connect
+from onesearch.kafka.opening import connect
+from onesearch.kafka.password import PASSWORD_VARIABLE
 from onesearch.kafka.securing import Secured
 
 pytestmark = pytest.mark.e2e
