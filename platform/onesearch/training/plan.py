@@ -58,7 +58,8 @@ def plan(config: Config, store: str, name: str, start: str | None = None) -> dic
     made["index"] = hash_of(made["tokenizer"], training.half_life_days)
     made["user_encoder"] = hash_of(made["vocabulary"], made["index"], _component(config, "user_encoder"))
     generator, by_stage = _by_stage(_component(config, "generator"))
-    upstream = hash_of(made["user_encoder"], split, judged, training.pseudo_queries, generator)
+    guided = config.serving.node_vectors
+    upstream = hash_of(made["user_encoder"], split, judged, training.pseudo_queries, generator, guided)
     for stage in stages:
         personal = stage in (PERSONAL, REFRESH)
         of_shoppers = [training.personal_examples, training.sliding_window] if personal else []

@@ -113,8 +113,8 @@ class Workshop:
 
     @cached_property
     def index(self) -> CatalogueIndex:
-        """The catalogue."""
-        return CatalogueIndex.load(self.outs["index"])
+        """The catalogue, guided as it will be when it is served: what is fitted is fitted to that."""
+        return CatalogueIndex.load(self.outs["index"], by_code=not self.config.serving.node_vectors)
 
     @cached_property
     def tokenizer(self) -> TokenizerLearner:

@@ -12,6 +12,7 @@ from onesearch.config import parse_config
 from onesearch.data.store import Store
 from onesearch.data.writing import StoreWriter
 from onesearch.errors import ConfigError, OneSearchError, UsageError
+from onesearch.index import CatalogueIndex
 from onesearch.progress import SilentProgress
 from onesearch.releases.release import Release
 from onesearch.serving.pipeline import Pipeline, SearchRequest
@@ -40,6 +41,24 @@ def test_ends_in_a_release_that_searches(logged: Store, toy, tmp_path: Path) -> 
     assert len(answer.hits) == 5
     assert all("red" in hit.title or "lamp" in hit.title for hit in answer.hits)
     assert not (tmp_path / "R" / ".work" / "one" / "bundle").exists()
+
+
+def test_what_is_fitted_is_fitted_to_the_index_that_is_served(
+    logged: Store, toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    plain = CatalogueIndex.load.__func__  # type: ignore[attr-defined]
+
+    def load_and_tell(cls, folder: Path, by_code: bool = False) -> CatalogueIndex:
+        loaded.append(by_code)
+        return plain(cls, folder, by_code)
+
+    monkeypatch.setattr(CatalogueIndex, "load", classmethod(load_and_tell))
+    config = toy.config("[serving]\nnode_vectors = false\n")
+    release = train(logged, tmp_path, "one", config, SilentProgress()).release
+    assert loaded and all(loaded) and release.index.live.by_code
+    own, usual = plan(config, "store", "one"), plan(toy.config(), "store", "one")
+    assert own["index"] == usual["index"] and own["lists"] != usual["lists"]
 
 
 def test_the_user_encoder_trained_along_is_what_later_stages_and_the_release_take(
