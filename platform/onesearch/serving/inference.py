@@ -78,7 +78,7 @@ class Inference:
         """
         head, body = write_request(inputs, outputs)
         lines = f"Inference-Header-Content-Length: {head}\r\n"
-        answer = await self._ask("POST", f"/v2/models/{quote(model, safe='')}/infer", lines, body, timeout_s)
+        answer = await self._ask("POST", f"{_path(model)}/infer", lines, body, timeout_s)
         if answer.status != HTTPStatus.OK:
             raise _problem(answer)
         return read_response(int(answer.headers.get(_HEAD, len(answer.body))), answer.body)
@@ -86,14 +86,14 @@ class Inference:
     async def ready(self, model: str, timeout_s: float) -> bool:
         """Whether a model is loaded."""
         try:
-            path = f"/v2/models/{quote(model, safe='')}/ready"
-            return (await self._ask("GET", path, "", b"", timeout_s)).status == HTTPStatus.OK
+            answer = await self._ask("GET", f"{_path(model)}/ready", "", b"", timeout_s)
+            return answer.status == HTTPStatus.OK
         except ServingError:
             return False
 
     async def outputs(self, model: str, timeout_s: float) -> tuple[str, ...]:
         """The names of a model's outputs. Raises as :meth:`infer` does."""
-        told = await self.get(f"/v2/models/{quote(model, safe='')}", timeout_s)
+        told = await self.get(_path(model), timeout_s)
         return tuple(tensor["name"] for tensor in told["outputs"])
 
     async def get(self, path: str, timeout_s: float) -> dict[str, Any]:
@@ -147,6 +147,10 @@ class Inference:
         connection.used = True
         self._idle.append(connection)
         return answer
+
+
+def _path(model: str) -> str:
+    return f"/v2/models/{quote(model, safe='')}"
 
 
 def _read_head(head: bytes) -> tuple[int, dict[str, str]]:

@@ -28,7 +28,7 @@ from onesearch.releases.release import Release
 from onesearch.serving import codecs, steps
 from onesearch.serving.catalogue import ItemTable
 from onesearch.serving.held import Held, NotHeldError
-from onesearch.serving.requests import EXPLAINED_BEAMS, GUIDES, KEY_BYTES
+from onesearch.serving.requests import EXPLAINED_BEAMS, GUIDES, places_before
 
 Tensors = dict[str, np.ndarray]
 UserEncoderPart = tuple[CatalogueIndex, steps.UserEncoderServer]
@@ -323,7 +323,7 @@ class ResolverModel(Model):
         at = steps.page(ranked, candidates, row, k, offset, hidden)
         rows = table.rows(candidates.items[row, at])
         beams = steps.best_sids(table.sids, candidates, row, EXPLAINED_BEAMS)
-        before = offset + len(shown) // KEY_BYTES
+        before = places_before(offset, shown)
         missing = steps.missing_bound(
             float(batch["DROPPED_MASS"][row, 0]), candidates.log_probs[row], before + k
         )

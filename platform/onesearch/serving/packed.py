@@ -17,7 +17,7 @@ from onesearch.errors import ServingError, UsageError
 from onesearch.serving.answers import read_answer
 from onesearch.serving.conversion import answer_to
 from onesearch.serving.proto import onesearch_pb2 as pb
-from onesearch.serving.requests import KEY_BYTES
+from onesearch.serving.requests import places_before
 
 REQUEST = "REQUEST"
 """The tensor that holds all of a request's."""
@@ -66,7 +66,7 @@ def pack_answer(tensors: Mapping[str, np.ndarray]) -> bytes:
     Made where the tensors are, so that nothing between them and the shop takes it apart again. Who asked for
     it adds release, request and page.
     """
-    before = int(tensors["OFFSET"][0, 0]) + len(tensors["SHOWN"][0, 0]) // KEY_BYTES
+    before = places_before(int(tensors["OFFSET"][0, 0]), tensors["SHOWN"][0, 0])
     answer = read_answer(tensors, "", before, bool(tensors["EXPLAIN"][0, 0]))
     packed: bytes = answer_to(answer).SerializeToString()
     return packed

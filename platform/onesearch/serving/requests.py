@@ -24,6 +24,11 @@ EXPLAINED_BEAMS = 10
 KEY_BYTES = 8
 
 
+def places_before(offset: int, shown: bytes) -> int:
+    """How many of the best results come before a page: those skipped, and those of the keys ``shown``."""
+    return offset + len(shown) // KEY_BYTES
+
+
 @dataclass(frozen=True)
 class SearchRequest:
     """One search.
@@ -63,7 +68,7 @@ class SearchRequest:
     @property
     def before(self) -> int:
         """How many of the best results come before those of this page."""
-        return self.offset + len(self.shown) // KEY_BYTES
+        return places_before(self.offset, self.shown)
 
     def proving(self, default: int) -> int:
         """How many SIDs to prove exact: where any are, enough for the page that is asked for."""

@@ -197,7 +197,7 @@ class _Night:
             challenger = self._step("train", before, self._train)
             measured = self._step("measure", hash_of(before, challenger["content"]), self._measure)
             found = _measured(measured["measured"])
-            checks += check_challenger(found, self.inputs.settings.gate)
+            checks += check_challenger(found, inputs.settings.gate)
         verdict = decide(checks)
         gated = hash_of(before, verdict.as_dict())
         promoted = self._step("promote", gated, lambda out: self._promote(verdict, found))
