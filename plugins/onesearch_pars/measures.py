@@ -14,14 +14,7 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float:
     Args:
         scores: f[M]. labels: bool[M].
     """
-    positive = int(labels.sum())
-    negative = len(labels) - positive
-    if not positive or not negative:
-        return float("nan")
-    _, at, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks = (ends - (counts - 1) / 2)[at]  # mean rank of equal scores, from 1
-    return float((ranks[labels].sum() - positive * (positive + 1) / 2) / (positive * negative))
+    return auc_within(scores, labels, _all_in_one(labels))
 
 
 def auc_within(scores: np.ndarray, labels: np.ndarray, stratum: np.ndarray) -> float:
@@ -30,8 +23,7 @@ def auc_within(scores: np.ndarray, labels: np.ndarray, stratum: np.ndarray) -> f
     Args:
         scores: f[M]. labels: bool[M]. stratum: i[M], the place an item stood at, for example.
     """
-    every = np.zeros(len(labels), np.int64)
-    return _Ranked.of(scores, labels, every, stratum).auc(np.ones(1, np.int64))
+    return _Ranked.of(scores, labels, _all_in_one(labels), stratum).auc(np.ones(1, np.int64))
 
 
 def auc_change(
@@ -54,7 +46,7 @@ def auc_change(
     Returns:
         ``change``, ``low`` and ``high``; NaN without both kinds of labels.
     """
-    stratum = np.zeros(len(labels), np.int64) if stratum is None else stratum
+    stratum = _all_in_one(labels) if stratum is None else stratum
     sides = [_Ranked.of(one, labels, group, stratum) for one in (scores, others)]
     groups = int(group.max(initial=-1)) + 1
     random, found = np.random.default_rng(seed), np.zeros(draws)
@@ -64,6 +56,10 @@ def auc_change(
     low, high = np.nanpercentile(found, [2.5, 97.5]) if np.isfinite(found).any() else (np.nan, np.nan)
     once = np.ones(groups, np.int64)
     return {"change": sides[0].auc(once) - sides[1].auc(once), "low": float(low), "high": float(high)}
+
+
+def _all_in_one(labels: np.ndarray) -> np.ndarray:
+    return np.zeros(len(labels), np.int64)
 
 
 @dataclass(frozen=True)
