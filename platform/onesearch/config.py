@@ -36,6 +36,7 @@ from onesearch._points import points
 from onesearch._toml import write_toml
 from onesearch.contracts.offers import ROLES, Offer, Role
 from onesearch.errors import ConfigError
+from onesearch.index import NodeVectors
 from onesearch.plugins import Plugins, load_plugins, nearest
 
 # Names only: they are looked up among what is installed, like any other.
@@ -113,10 +114,11 @@ class ServingConfig(Section):
     certify: int = Field(default=0, ge=0, le=3840)
     """A search that does not say otherwise begins narrow and widens, up to ``beams``, only until so many of
     its best SIDs are proven exact; 0: it takes all beams at once. See docs/adaptive.md."""
-    node_vectors: bool = True
-    """Whether the index holds a vector of each node of the tree, the mean of the items below it, to guide the
-    beams. Without, searches are guided by what codes stand for: the index takes a few dozen bytes an item
-    instead of a few thousand, and finds less. See docs/results/scale.md."""
+    node_vectors: NodeVectors = "lean"
+    """What guides the beams at the nodes of the tree. ``exact``: a vector of each node, the mean of the items
+    below it, some 2 kB an item. ``lean``: what codes stand for, and a few bytes of what is left of a node with
+    siblings; all that a search walks is then below 60 bytes an item. ``codes``: what codes stand for alone,
+    which finds less. See docs/results/scale.md."""
     threads: int = Field(default=2, ge=0)
     """Threads of a graph's session; 0: every core."""
     processes: Literal["one", "each"] = "one"

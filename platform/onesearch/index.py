@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -14,10 +15,14 @@ import polars as pl
 from onesearch.arrays import map_arrays, write_arrays
 from onesearch.codebooks import Codebooks
 from onesearch.errors import ArtifactError, UsageError
-from onesearch.live_tree import Candidates, Items, LiveTree
+from onesearch.lean_vectors import CodeGuide
+from onesearch.live_tree import Candidates, Items, LiveTree, fit_guide
 from onesearch.shoppers.state import item_keys
 
-__all__ = ["ITEM_COLUMNS", "Candidates", "CatalogueIndex", "Filters", "LiveTree", "passing"]
+__all__ = ["ITEM_COLUMNS", "Candidates", "CatalogueIndex", "Filters", "LiveTree", "NodeVectors", "passing"]
+
+NodeVectors = Literal["lean", "exact", "codes"]
+"""What guides a search at the nodes of the tree: their vectors in few bytes, or exactly, or codes alone."""
 
 ITEM_COLUMNS = ("item_id", "title", "category", "brand", "price", "in_stock")
 
@@ -77,8 +82,7 @@ class CatalogueIndex:
         alive: bool[N], false for items that were withdrawn; None: every item is alive.
         newcomers: of the items whose text is not what the release knows: ``number`` and all that was told of
             them (columns of the store's items); None: there are none.
-        centroids: f16[K_ℓ, D] of each level, what its codes stand for. Where they are given searches are
-            guided by them, and the tree holds no vectors of its nodes.
+        guide: what stands in for vectors of the tree's nodes; None: they have vectors of their own.
     """
 
     items: pl.DataFrame
@@ -89,7 +93,7 @@ class CatalogueIndex:
     generation: int = 0
     alive: np.ndarray | None = None
     newcomers: pl.DataFrame | None = None
-    centroids: tuple[np.ndarray, ...] | None = None
+    guide: CodeGuide | None = None
 
     @classmethod
     def build(
@@ -116,11 +120,15 @@ class CatalogueIndex:
     @cached_property
     def live(self) -> LiveTree:
         """The tree over all live items, with its live arrays."""
-        return LiveTree.build(self._arrays, self.levels, self.generation, self.centroids)
+        return LiveTree.build(self._arrays, self.levels, self.generation, self.guide)
 
-    def guided_by(self, codebooks: Codebooks) -> CatalogueIndex:
-        """The same catalogue, searches in which are guided by what codes stand for."""
-        return replace(self, centroids=tuple(level.astype(np.float16) for level in codebooks.levels))
+    def guided_by(self, guide: CodeGuide) -> CatalogueIndex:
+        """The same catalogue without vectors of nodes."""
+        return replace(self, guide=guide)
+
+    def fit_guide(self, codebooks: Codebooks, seed: int) -> CodeGuide:
+        """What could stand in for vectors of this catalogue's nodes."""
+        return fit_guide(self._arrays, codebooks, seed)
 
     @property
     def _arrays(self) -> Items:
@@ -210,7 +218,7 @@ class CatalogueIndex:
             generation,
             self._same_alive(alive),
             self._newcomers(changes.told, dict(zip(ids, put.tolist(), strict=True))),
-            self.centroids,
+            self.guide,
         )
         arrays = following._arrays
         live = self.live.following(arrays, numbers, roots, np.flatnonzero(weighed), generation)
@@ -264,8 +272,8 @@ class CatalogueIndex:
         (folder / "index.json").write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path, by_code: bool = False) -> CatalogueIndex:
-        """Open what :meth:`save` wrote, with ``by_code`` as an index without vectors of nodes.
+    def load(cls, folder: Path, node_vectors: NodeVectors = "exact") -> CatalogueIndex:
+        """Open what :meth:`save` wrote; ``node_vectors`` says what guides searches.
 
         Raises ArtifactError naming what does not fit.
 
@@ -283,7 +291,9 @@ class CatalogueIndex:
                 tuple(about["levels"]),
                 int(about["generation"]),
             )
-            return index.guided_by(Codebooks.load(folder)) if by_code else index
+            if node_vectors == "exact":
+                return index
+            return index.guided_by(CodeGuide.load(folder, remainders=node_vectors == "lean"))
         except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
             raise ArtifactError(f"{folder}: not a catalogue index ({error})") from error
 

@@ -7,10 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onesearch.codebooks import Codebooks
+from onesearch.lean_vectors import CodeGuide, Remainders, coded, fitted, remainders, with_siblings
 from onesearch.semantic_ids import PrefixTree, sid_keys
 
 # Where more than this share of the items moves, sorting all anew costs no more than putting them in.
 _SORT_ALL = 0.1
+# Items whose nodes' exact vectors are held at once while an index without them is made.
+_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,13 @@ class LiveTree:
         tree: the legal SIDs, those of items that are alive.
         log_mass: L arrays f32[n_{ℓ+1}], log of the popularity below each node; -inf where nothing is live.
         vectors: what guides the beams, L arrays: of each node the mean e° of the items below it,
-            f16[n_{ℓ+1}, D]; or, with ``by_code``, what each code of the level adds, f16[K_ℓ, D].
+            f16[n_{ℓ+1}, D]; or, with a ``guide``, what each code of the level adds, f16[K_ℓ, D].
         generation: number of the catalogue generation; answers carry it.
         item_alive: bool[N] narrowed by filters, None when every item of the tree is alive.
-        by_code: whether the vectors are of codes. Children of one node then differ by their last codes alone,
-            which is all that a search asks for, and no node has a vector of its own.
+        guide: what stands in for vectors of nodes; None: they have vectors. A child then differs from its
+            siblings by its last code and, where the guide has books, its remainder, which is all that a search
+            asks for. With books a code of the first level, which is a node, has that node's own vector.
+        remainders: of the nodes of depth 2 … L; none without books.
     """
 
     tree: PrefixTree
@@ -67,7 +73,8 @@ class LiveTree:
     vectors: tuple[np.ndarray, ...]
     generation: int = 0
     item_alive: np.ndarray | None = None
-    by_code: bool = False
+    guide: CodeGuide | None = None
+    remainders: tuple[Remainders, ...] = ()
 
     @classmethod
     def build(
@@ -75,31 +82,45 @@ class LiveTree:
         items: Items,
         levels: tuple[int, ...],
         generation: int = 0,
-        centroids: tuple[np.ndarray, ...] | None = None,
+        guide: CodeGuide | None = None,
     ) -> LiveTree:
-        """From scratch, over the items that are alive; ``centroids`` f16[K_ℓ, D] of all levels make it one by
-        code."""
+        """From scratch, over the items that are alive; with a guide, without vectors of nodes."""
         numbers = items.numbers()
         tree = PrefixTree.build(items.sids[numbers], levels, items.popularity[numbers], numbers)
-        vectors = _node_vectors(tree, items.vectors) if centroids is None else centroids
         mass = _log_mass(tree, items.popularity)
-        return cls(tree, mass, vectors, generation, by_code=centroids is not None)
+        if guide is None:
+            return cls(tree, mass, _node_vectors(tree, items.vectors), generation)
+        bare = cls(tree, mass, guide.centroids, generation, guide=guide)
+        return bare if guide.books is None else bare._told(items, np.ones(tree.node_counts[0], bool), None)
+
+    @property
+    def by_code(self) -> bool:
+        """Whether the vectors are of codes instead of nodes."""
+        return self.guide is not None
 
     def node_vectors(self, level: int) -> np.ndarray:
         """A vector for each node of depth ``level + 1``, f16[n, D], whose differences among the children of a
         node are those that guide the beams."""
-        return self.vectors[level][self.tree.code[level]] if self.by_code else self.vectors[level]
+        if not self.by_code:
+            return self.vectors[level]
+        vectors = self.vectors[level][self.tree.code[level]]
+        if not level or not self.remainders:
+            return vectors
+        left = self.remainders[level - 1].vectors(*vectors.shape)
+        return (vectors.astype(np.float32) + left).astype(np.float16)
 
     @property
     def bytes(self) -> dict[str, int]:
         """Size in memory of all that a search walks, by kind: ``structure`` (codes and children), ``items``
-        (which items a SID has), ``mass`` and ``vectors``."""
-        tree = self.tree
+        (which items a SID has), ``mass``, ``vectors`` (with those of the books, however many items there are)
+        and ``remainders``."""
+        tree, books = self.tree, (left.book for left in self.remainders)
         kinds = {
             "structure": (*tree.first_child, *tree.code),
             "items": (tree.leaf_first_item, tree.leaf_items),
             "mass": self.log_mass,
-            "vectors": self.vectors,
+            "vectors": (*self.vectors, *books),
+            "remainders": [array for left in self.remainders for array in left.arrays],
         }
         return {kind: sum(array.nbytes for array in arrays) for kind, arrays in kinds.items()}
 
@@ -124,10 +145,13 @@ class LiveTree:
         elif len(touched):
             order = _reordered(tree, items, touched)
             tree = PrefixTree.of_sorted(items.sids[order], tree.levels, order)
-        same = self.by_code or not len(moved)
-        vectors = self.vectors if same else self._vectors_of(tree, items, roots)
         mass = _log_mass(tree, items.popularity) if len(touched) else self.log_mass
-        return LiveTree(tree, mass, vectors, generation, by_code=self.by_code)
+        following = replace(self, tree=tree, log_mass=mass, generation=generation)
+        if not len(moved) or (self.by_code and not self.remainders):
+            return following
+        if self.remainders:
+            return following._told(items, np.isin(tree.code[0], roots), self)
+        return replace(following, vectors=self._vectors_of(tree, items, roots))
 
     def narrowed(self, item_alive: np.ndarray, item_mass: np.ndarray) -> LiveTree:
         """The same tree with only the items of the mask bool[N] alive; dead branches get log-mass -inf."""
@@ -161,25 +185,96 @@ class LiveTree:
         if not tree.leaf_count:
             return _node_vectors(tree, items.vectors)
         anew = np.isin(tree.code[0], roots)
-        ranks = _spans(tree)[-1]
-        leaves = np.repeat(anew, np.diff(ranks))
-        numbers = tree.leaf_items[np.repeat(leaves, np.diff(tree.leaf_first_item))]
-        part = PrefixTree.of_sorted(items.sids[numbers], tree.levels, numbers)
-        made, kept = _node_vectors(part, items.vectors), self.vectors
-        before = np.searchsorted(self.tree.code[0], tree.code[0])
-        source = np.where(anew, np.cumsum(anew) - 1, before)
-        assembled = []
-        for level, (old, own, new) in enumerate(
-            zip(_spans(self.tree), _spans(part), _spans(tree), strict=True)
-        ):
-            out = np.empty((int(new[-1]), items.vectors.shape[1]), np.float16)
-            for start, end in _runs(anew, source):
-                from_made = bool(anew[start])
-                bounds = own if from_made else old
-                low, high = bounds[source[start]], bounds[source[end - 1] + 1]
-                out[new[start] : new[end]] = (made if from_made else kept)[level][low:high]
-            assembled.append(out)
-        return tuple(assembled)
+        part = _part(tree, items, anew)
+        made = _node_vectors(part, items.vectors)
+        source = _sources(tree, self.tree, anew)
+        spans = zip(_spans(self.tree), _spans(part), _spans(tree), strict=True)
+        return tuple(
+            _assembled(kept, own, anew, source, bounds)
+            for kept, own, bounds in zip(self.vectors, made, spans, strict=True)
+        )
+
+    def _told(self, items: Items, anew: np.ndarray, before: LiveTree | None) -> LiveTree:
+        """With vectors of the first level and remainders of the others: made below the first codes of the mask
+        bool[n_1], taken from the tree before below the others."""
+        assert self.guide is not None and self.guide.books is not None, "a tree with remainders"
+        tree, centroids, books = self.tree, self.guide.centroids, self.guide.books
+        firsts = np.zeros_like(centroids[0])
+        if before is not None:
+            firsts[tree.code[0]] = before.vectors[0][tree.code[0]]
+        made = [[np.zeros((0, len(book)), np.uint8)] for book in books]
+        below = np.diff(tree.leaf_first_item[_spans(tree)[-1]]) if tree.leaf_count else np.zeros(0, np.int64)
+        pieces = np.cumsum(np.where(anew, below, 0)) // _AT_ONCE
+        for piece in np.unique(pieces[anew]).tolist():
+            part = _part(tree, items, anew & (pieces == piece))
+            exact = _node_vectors(part, items.vectors)
+            firsts[part.code[0]] = exact[0]
+            for level, book in enumerate(books, start=1):
+                left = remainders(part, level, exact[level], centroids[level])
+                made[level - 1].append(coded(book, left))
+        codes = [np.concatenate(parts) for parts in made]
+        if before is not None and tree.leaf_count:
+            part = _part(tree, items, anew)
+            source = _sources(tree, before.tree, anew)
+            spans = [_spans_of_siblings(each) for each in (before.tree, part, tree)]
+            codes = [
+                _assembled(kept.codes, own, anew, source, bounds)
+                for kept, own, bounds in zip(before.remainders, codes, zip(*spans, strict=True), strict=True)
+            ]
+        left = tuple(
+            Remainders.of(book, tree, level, codes[level - 1]) for level, book in enumerate(books, start=1)
+        )
+        return replace(self, vectors=(firsts, *centroids[1:]), remainders=left)
+
+
+def fit_guide(items: Items, codebooks: Codebooks, seed: int) -> CodeGuide:
+    """What codes stand for, and books of the remainders of a catalogue's nodes."""
+    centroids = tuple(level.astype(np.float16) for level in codebooks.levels)
+    numbers, levels = items.numbers(), tuple(len(level) for level in centroids)
+    tree = PrefixTree.build(items.sids[numbers], levels, items.popularity[numbers], numbers)
+    if len(numbers) > _AT_ONCE:  # whole branches, since what siblings have in common is left out
+        order = np.random.default_rng([seed, 0xA8]).permutation(tree.node_counts[0])
+        below = np.diff(tree.leaf_first_item[_spans(tree)[-1]])
+        picked = np.zeros(len(order), bool)
+        picked[order[: int(np.searchsorted(np.cumsum(below[order]), _AT_ONCE)) + 1]] = True
+        tree = _part(tree, items, picked)
+    exact = _node_vectors(tree, items.vectors)
+    return CodeGuide(
+        centroids,
+        tuple(
+            fitted(remainders(tree, level, exact[level], centroids[level]), seed)
+            for level in range(1, tree.depth)
+        ),
+    )
+
+
+def _part(tree: PrefixTree, items: Items, roots: np.ndarray) -> PrefixTree:
+    """The tree of what lies below some nodes of the first level, bool[n_1]."""
+    leaves = np.repeat(roots, np.diff(_spans(tree)[-1]))
+    numbers = tree.leaf_items[np.repeat(leaves, np.diff(tree.leaf_first_item))]
+    return PrefixTree.of_sorted(items.sids[numbers], tree.levels, numbers)
+
+
+def _sources(tree: PrefixTree, old: PrefixTree, anew: np.ndarray) -> np.ndarray:
+    """Of each node of the first level which one it is: of those made anew, or of the old tree."""
+    return np.where(anew, np.cumsum(anew) - 1, np.searchsorted(old.code[0], tree.code[0]))
+
+
+def _assembled(
+    kept: np.ndarray,
+    made: np.ndarray,
+    anew: np.ndarray,
+    source: np.ndarray,
+    bounds: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """Rows of nodes, put together root by root; ``bounds``: where a root's rows begin in the rows kept, made
+    and wanted."""
+    old, own, new = bounds
+    out = np.empty((int(new[-1]), *made.shape[1:]), made.dtype)
+    for start, end in _runs(anew, source):
+        rows, edges = (made, own) if anew[start] else (kept, old)
+        out[new[start] : new[end]] = rows[edges[source[start]] : edges[source[end - 1] + 1]]
+    return out
 
 
 def _reordered(tree: PrefixTree, items: Items, touched: np.ndarray) -> np.ndarray:
@@ -207,6 +302,12 @@ def _spans(tree: PrefixTree) -> list[np.ndarray]:
     for first in tree.first_child[1:]:
         bounds.append(first[bounds[-1]].astype(np.int64))
     return bounds
+
+
+def _spans_of_siblings(tree: PrefixTree) -> list[np.ndarray]:
+    """Of each level from the second on the same of the nodes with siblings alone."""
+    counted = [np.append(0, np.cumsum(with_siblings(tree, level))) for level in range(1, tree.depth)]
+    return [before[bounds] for before, bounds in zip(counted, _spans(tree)[1:], strict=True)]
 
 
 def _runs(anew: np.ndarray, source: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +28,13 @@ import polars as pl
 
 from onesearch.arrays import map_arrays, write_arrays
 from onesearch.errors import ArtifactError, OneSearchError
-from onesearch.index import CatalogueIndex
+from onesearch.index import CatalogueIndex, NodeVectors
+from onesearch.lean_vectors import CodeGuide, Remainders
 from onesearch.live_tree import LiveTree
 from onesearch.semantic_ids import PrefixTree
 
 ABOUT = "index.json"
+_REMAINDERS = ("parted", "before", "codes")
 KEPT = 5
 """Generations that stay: those that models hold, and some that they may be about to open."""
 
@@ -126,7 +128,7 @@ class Generations:
                 "generation": index.generation,
                 "through": through,
                 "live": index.live_count,
-                "by_code": index.live.by_code,
+                "guided": _guided(index),
                 "files": {path.name: path.stat().st_size for path in draft.iterdir()},
             }
             (draft / ABOUT).write_text(json.dumps(about), encoding="utf-8")
@@ -158,8 +160,8 @@ def load_generation(folder: Path) -> CatalogueIndex:
         arrays = map_arrays(folder / "arrays.safetensors")
         state = map_arrays(folder / "state.safetensors")
         nodes = map_arrays(folder / "nodes.safetensors")
-        vectors = tuple(nodes[f"vectors.{level}"] for level in range(len(about["levels"])))
-        by_code = bool(about["by_code"])
+        levels = range(len(about["levels"]))
+        guide = _guide(about["guided"], nodes, levels)
         newcomers = folder / "newcomers.parquet"
         index = CatalogueIndex(
             pl.read_parquet(folder / "items.parquet"),
@@ -170,10 +172,10 @@ def load_generation(folder: Path) -> CatalogueIndex:
             int(about["generation"]),
             state.get("alive"),
             pl.read_parquet(newcomers) if newcomers.exists() else None,
-            vectors if by_code else None,
+            guide,
         )
         index.__dict__["keys"] = (state["keys"], state["numbers"])
-        index.__dict__["live"] = _read_tree(folder, index, vectors)
+        index.__dict__["live"] = _read_tree(folder, index, nodes)
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise ArtifactError(f"{folder}: not a catalogue generation ({error})") from error
     return index
@@ -206,7 +208,6 @@ def _files(index: CatalogueIndex) -> list[tuple[str, Unchanged, Write]]:
     for level in range(tree.depth):
         walked[f"first_child.{level}"], walked[f"code.{level}"] = tree.first_child[level], tree.code[level]
         walked[f"log_mass.{level}"] = live.log_mass[level]
-    nodes = {f"vectors.{level}": array for level, array in enumerate(live.vectors)}
 
     def same_arrays(other: CatalogueIndex) -> bool:
         return all(getattr(index, name) is getattr(other, name) for name in arrays)
@@ -226,7 +227,11 @@ def _files(index: CatalogueIndex) -> list[tuple[str, Unchanged, Write]]:
         ("arrays.safetensors", same_arrays, writes(arrays)),
         ("state.safetensors", same_state, writes(state)),
         ("tree.safetensors", same_tree, writes(walked)),
-        ("nodes.safetensors", lambda other: live.vectors is other.live.vectors, writes(nodes)),
+        (
+            "nodes.safetensors",
+            lambda other: live.vectors is other.live.vectors and live.remainders is other.live.remainders,
+            writes(_nodes(index)),
+        ),
     ]
     if (newcomers := index.newcomers) is not None:
         files.append(
@@ -235,11 +240,11 @@ def _files(index: CatalogueIndex) -> list[tuple[str, Unchanged, Write]]:
     return files
 
 
-def _read_tree(folder: Path, index: CatalogueIndex, vectors: tuple[np.ndarray, ...]) -> LiveTree:
-    walked = map_arrays(folder / "tree.safetensors")
+def _read_tree(folder: Path, index: CatalogueIndex, nodes: Mapping[str, np.ndarray]) -> LiveTree:
+    walked, depth = map_arrays(folder / "tree.safetensors"), len(index.levels)
 
     def each(name: str) -> tuple[np.ndarray, ...]:
-        return tuple(walked[f"{name}.{level}"] for level in range(len(index.levels)))
+        return tuple(walked[f"{name}.{level}"] for level in range(depth))
 
     tree = PrefixTree(
         index.levels,
@@ -248,8 +253,41 @@ def _read_tree(folder: Path, index: CatalogueIndex, vectors: tuple[np.ndarray, .
         walked["leaf_first_item"],
         walked["leaf_items"],
     )
-    by_code = index.centroids is not None
-    return LiveTree(tree, each("log_mass"), vectors, index.generation, by_code=by_code)
+    vectors, left = tuple(nodes[f"vectors.{level}"] for level in range(depth)), tuple[Remainders, ...]()
+    if index.guide is not None and index.guide.books is not None:
+        left = tuple(
+            Remainders(book, *(nodes[f"{name}.{level}"] for name in _REMAINDERS))
+            for level, book in enumerate(index.guide.books, start=1)
+        )
+    return LiveTree(tree, each("log_mass"), vectors, index.generation, guide=index.guide, remainders=left)
+
+
+def _guided(index: CatalogueIndex) -> NodeVectors:
+    if index.guide is None:
+        return "exact"
+    return "codes" if index.guide.books is None else "lean"
+
+
+def _nodes(index: CatalogueIndex) -> dict[str, np.ndarray]:
+    """What guides searches, with what codes and bytes stand for: a generation needs nothing else."""
+    live = index.live
+    arrays = {f"vectors.{level}": array for level, array in enumerate(live.vectors)}
+    for level, left in enumerate(live.remainders, start=1):
+        arrays[f"book.{level}"] = left.book
+        arrays |= {f"{name}.{level}": getattr(left, name) for name in _REMAINDERS}
+    if live.remainders and index.guide is not None:
+        arrays["centroids.0"] = index.guide.centroids[0]
+    return arrays
+
+
+def _guide(guided: NodeVectors, nodes: Mapping[str, np.ndarray], levels: range) -> CodeGuide | None:
+    if guided == "exact":
+        return None
+    centroids = tuple(nodes[f"vectors.{level}"] for level in levels)
+    if guided == "codes":
+        return CodeGuide(centroids)
+    books = tuple(nodes[f"book.{level}"] for level in levels[1:])
+    return CodeGuide((nodes["centroids.0"], *centroids[1:]), books)
 
 
 def _link(source: Path, target: Path) -> bool:

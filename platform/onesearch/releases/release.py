@@ -90,7 +90,7 @@ class Release:
     @cached_property
     def index(self) -> CatalogueIndex:
         """The catalogue."""
-        return CatalogueIndex.load(self.path / "index", by_code=not self.config.serving.node_vectors)
+        return CatalogueIndex.load(self.path / "index", self.config.serving.node_vectors)
 
     def require_plugins(self) -> None:
         """Raise PluginError where a plugin is not installed in the version that the release needs."""

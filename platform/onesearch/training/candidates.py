@@ -114,14 +114,7 @@ def pipeline_of_then(
 ) -> Pipeline:
     """Recall over the catalogue with the trained part's popularity: it does not know what is held out."""
     index = context.index
-    of_then = CatalogueIndex.build(
-        index.items,
-        index.sids,
-        index.vectors,
-        split.popularity,
-        index.live.tree.levels,
-        index.live.generation,
-    )
+    of_then = replace(index, popularity=np.asarray(split.popularity, np.float32))
     return recall(replace(context, index=of_then), server, beams)
 
 

@@ -253,7 +253,10 @@ class _Training(Workshop):
         shown = items.with_columns(brand=brand_of()).select(ITEM_COLUMNS)
         index = CatalogueIndex.build(shown, sids, vectors, popularity, self.tokenizer.levels)
         index.save(out)
-        self.tokenizer.codebooks().save(out)
+        codebooks = self.tokenizer.codebooks()
+        codebooks.save(out)
+        with self.progress.task("fitting the remainders of nodes"):
+            index.fit_guide(codebooks, self.config.training.seed).save_books(out)
         return {"items": len(index), "sids": index.live.tree.leaf_count}
 
     def _fit_user_encoder(self, stage: str, checkpoints: Path, out: Path) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class Workshop:
     @cached_property
     def index(self) -> CatalogueIndex:
         """The catalogue, guided as it will be when it is served: what is fitted is fitted to that."""
-        return CatalogueIndex.load(self.outs["index"], by_code=not self.config.serving.node_vectors)
+        return CatalogueIndex.load(self.outs["index"], self.config.serving.node_vectors)
 
     @cached_property
     def tokenizer(self) -> TokenizerLearner:

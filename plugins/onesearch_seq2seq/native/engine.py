@@ -47,6 +47,7 @@ class BoundTree:
     code_bytes: ctypes.Array[ctypes.c_int32]
     vectors: ctypes.Array[ctypes.c_void_p]
     by_code: bool
+    remainders: ctypes.Array[lib.Remainders] | None
     held: list[np.ndarray]
 
     @classmethod
@@ -59,7 +60,8 @@ class BoundTree:
         widths = (ctypes.c_int32 * tree.depth)(*(codes.itemsize for codes in tree.code))
         vectors = pointers(live.vectors, np.float16, held)
         dimension = live.vectors[0].shape[1]
-        return cls(tree.depth, dimension, first_child, code, widths, vectors, live.by_code, held)
+        left = _remainders(live, held)
+        return cls(tree.depth, dimension, first_child, code, widths, vectors, live.by_code, left, held)
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,19 @@ def pointers(
     own = [np.ascontiguousarray(array, dtype) for array in arrays]
     held += own
     return (ctypes.c_void_p * len(own))(*(array.ctypes.data for array in own))
+
+
+def _remainders(live: LiveTree, held: list[np.ndarray]) -> ctypes.Array[lib.Remainders] | None:
+    """Addresses of the remainders' arrays, one of nothing for the first level; None: there are none."""
+    if not live.remainders:
+        return None
+    rows = (lib.Remainders * live.tree.depth)()
+    for row, left in zip(rows[1:], live.remainders, strict=True):
+        for name in ("book", "parted", "before", "codes"):
+            array = np.ascontiguousarray(getattr(left, name))
+            held.append(array)
+            setattr(row, name, array.ctypes.data)
+    return rows
 
 
 class NativeEngine:
@@ -201,6 +216,7 @@ class NativeEngine:
             tree.code_bytes,
             tree.vectors,
             tree.by_code,
+            tree.remainders,
             mass.log_mass,
         )
         error = ctypes.create_string_buffer(lib.ROOM)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from onesearch_seq2seq.native.build import LIBRARY
 
-VERSION = 3
+VERSION = 4
 ROOM = 1024
 
 
@@ -50,6 +50,12 @@ class Tensor(ctypes.Structure):
     ]
 
 
+class Remainders(ctypes.Structure):
+    """``Remainders`` of tree.h."""
+
+    _fields_ = [(name, c_void_p) for name in ("book", "parted", "before", "codes")]
+
+
 class Tree(ctypes.Structure):
     """``Tree`` of tree.h."""
 
@@ -61,6 +67,7 @@ class Tree(ctypes.Structure):
         ("code_bytes", POINTER(c_int32)),
         ("vectors", POINTER(c_void_p)),
         ("by_code", c_int32),
+        ("remainders", POINTER(Remainders)),
         ("log_mass", POINTER(c_void_p)),
     ]
 
@@ -137,6 +144,7 @@ __all__ = [
     "ROOM",
     "Dimensions",
     "LibraryError",
+    "Remainders",
     "Request",
     "Tensor",
     "Tree",

@@ -17,7 +17,7 @@ using namespace onesearch;
 namespace {
 
 // Changes whenever a signature or a meaning below does.
-constexpr int32_t kVersion = 3;
+constexpr int32_t kVersion = 4;
 
 int tell(char* error, int64_t room, const char* what) {
   if (error && room > 0) {

@@ -1,5 +1,4 @@
 // Which instruction sets this machine runs, asked of the processor itself: compilers' own checks differ.
-#include <cstdlib>
 #include <cstring>
 
 #include "kernels_tables.h"
@@ -47,11 +46,9 @@ int available(const Kernels** tables, int limit) {
 #if defined(__x86_64__)
   static const Machine machine = look();
   offer(machine.avx2, kAvx2);
-  // These have run under emulation only, without their assembler: not on anybody's machine unasked.
-  const bool untried = std::getenv("ONESEARCH_NATIVE_UNTRIED") != nullptr;
-  offer(untried && machine.avx_vnni, kAvxVnni);
-  offer(untried && machine.avx512, kAvx512);
-  offer(untried && machine.avx512_vnni, kAvx512Vnni);
+  offer(machine.avx_vnni, kAvxVnni);
+  offer(machine.avx512, kAvx512);
+  offer(machine.avx512_vnni, kAvx512Vnni);
 #endif
   return count;
 }

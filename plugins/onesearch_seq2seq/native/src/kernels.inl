@@ -204,6 +204,30 @@ void dots_f16(const uint16_t* rows, int stride, const int32_t* index, int many, 
   dots(rows, stride, index, many, x, count, out);
 }
 
+// One at a time: what is added to a row stands elsewhere for each.
+void dots_coded(const uint16_t* rows, int stride, const int32_t* index, const uint8_t* const* remainders,
+                const uint16_t* book, int many, const float* x, int count, float* out) {
+  const int whole = count / kLanes * kLanes;
+  for (int i = 0; i < many; ++i) {
+    const uint16_t* row = rows + static_cast<size_t>(index[i]) * stride;
+    const uint8_t* codes = remainders[i];
+    if (!codes) {
+      dots_of<1>(&row, x, count, out + i);
+      continue;
+    }
+    Lanes total = zero();
+    const uint16_t* of = book;
+    for (int k = 0; k < whole; k += kLanes, of += 256 * kLanes)
+      total = fma(as_half(add(load_half(row + k), load_half(of + *codes++ * kLanes))), load(x + k), total);
+    if (whole < count) {
+      uint16_t rest[kLanes] = {};
+      for (int at = 0; at < count - whole; ++at) rest[at] = row[whole + at];
+      total = fma(as_half(add(load_half(rest), load_half(of + *codes * kLanes))), load(x + whole), total);
+    }
+    out[i] = sum(total);
+  }
+}
+
 void attend(const float* query, const float* const* past, int count, int heads, int width, float* out) {
   constexpr int kMost = 32;  // a SID has at most 26 levels
   const int own = width / heads;
@@ -228,7 +252,8 @@ void attend(const float* query, const float* const* past, int count, int heads, 
 // Known while compiling: nothing of a file may run before it is known that the machine can.
 constexpr Kernels table(const char* name) {
   return {name,   sizeof(Code), quantise,     multiply_i8, multiply_f32, normalise, add_to, relu,
-          gelu,   exponentials, scale_by,     dots_f32,    dots_f16,     attend};
+          gelu,   exponentials, scale_by,     dots_f32,    dots_f16,     dots_coded,
+          attend};
 }
 
 // What an integer sum means: scale · (Σ codes·w - zero · Σ w) + bias.

@@ -53,6 +53,22 @@ inline Lanes load_half(const uint16_t* from) {
   return r;
 }
 
+// The nearest that a half holds (of numbers below 65,520).
+inline float to_half(float value) {
+  if (std::fabs(value) < 6.103515625e-5f)  // multiples of 2^-24
+    return std::nearbyint(value * 16777216.0f) * 5.9604644775390625e-8f;
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  bits = (bits + 0xfffu + ((bits >> 13) & 1u)) & ~0x1fffu;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+inline Lanes as_half(Lanes a) {
+  for (float& lane : a.v) lane = to_half(lane);
+  return a;
+}
+
 #define ONESEARCH_LANEWISE(name, expression)       \
   inline Lanes name(Lanes a, Lanes b) {            \
     Lanes r;                                       \

@@ -61,6 +61,7 @@ struct Scratch {
   Array<const float*> past;
   Array<float> head_in, steer_in, part;
   Array<int32_t> index;
+  Array<const uint8_t*> remainders;
 };
 
 // Keys and values of S positions, packed as weights for matrix products, per head.

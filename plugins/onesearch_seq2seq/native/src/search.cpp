@@ -264,9 +264,24 @@ void Search::share(int depth, const std::vector<int32_t>& beams, Body&& body) {
   });
 }
 
-// Numbers of the rows that hold the children's vectors.
-const int32_t* Search::rows_of(const Depth& below) const {
-  return tree_->by_code ? below.code.data() : below.child.data();
+// Whether the children of a depth's prefixes have remainders.
+bool Search::lean(int depth) const { return tree_->remainders && tree_->remainders[depth].book; }
+
+// ⟨vector, x⟩ of some of the listed children of a depth's prefixes.
+void Search::dots(int depth, int first, int count, const float* x, Scratch& scratch, float* out) const {
+  const Kernels& kernels = network_.kernels();
+  const Depth& below = depths_[depth + 1];
+  const int32_t* child = below.child.data() + first;
+  const int32_t* row = tree_->by_code ? below.code.data() + first : child;
+  const int dimension = tree_->dimension;
+  if (!lean(depth)) {
+    kernels.dots_f16(tree_->vectors[depth], dimension, row, count, x, dimension, out);
+    return;
+  }
+  const Remainders& left = tree_->remainders[depth];
+  const uint8_t** remainders = scratch.remainders.need(count);
+  for (int i = 0; i < count; ++i) remainders[i] = left.of(child[i], padded(dimension) / kLanes);
+  kernels.dots_coded(tree_->vectors[depth], dimension, row, remainders, left.book, count, x, dimension, out);
 }
 
 // Where the children are more than the codes, the query meets each code once. Whether it did.
@@ -290,17 +305,16 @@ void Search::guide(int depth, const std::vector<int32_t>& beams) {
   // All roots are scored anyway, and nothing need be guessed: there the prior goes along with the steering.
   const float prior = joint(depth) ? 0 : parts_.prior[depth], weight = parts_.mass[depth];
   const float* mass = tree_->log_mass[depth];
-  const bool tabled = prior != 0 && tree_->by_code && table(depth, beams);
+  const bool tabled = prior != 0 && tree_->by_code && !lean(depth) && table(depth, beams);
   share(depth, beams, [&](int, int first, int count, Scratch& scratch) {
     float* base = below.base.data() + first;
-    const int32_t *child = below.child.data() + first, *row = rows_of(below) + first;
+    const int32_t *child = below.child.data() + first, *code = below.code.data() + first;
     if (prior != 0) {
       float* towards = scratch.part.need(count);
       if (tabled)
-        for (int i = 0; i < count; ++i) towards[i] = by_code_[row[i]];
+        for (int i = 0; i < count; ++i) towards[i] = by_code_[code[i]];
       else
-        network_.kernels().dots_f16(tree_->vectors[depth], tree_->dimension, row, count, query_.data(),
-                                    tree_->dimension, towards);
+        dots(depth, first, count, query_.data(), scratch, towards);
       for (int i = 0; i < count; ++i) base[i] = prior * towards[i] + weight * mass[child[i]];
     } else {
       for (int i = 0; i < count; ++i) base[i] = weight * mass[child[i]];
@@ -423,8 +437,7 @@ void Search::listen(int depth, const std::vector<int32_t>& beams) {
       for (int i = 0; i < many; ++i) logit[i] += loud * (part[i] + head.bias[code[i]]);
     }
     if (steered != 0 || prior != 0) {
-      kernels.dots_f16(tree_->vectors[depth], tree_->dimension, rows_of(below) + first, many,
-                       steers + static_cast<size_t>(beam) * wide, tree_->dimension, part);
+      dots(depth, first, many, steers + static_cast<size_t>(beam) * wide, scratch, part);
       for (int i = 0; i < many; ++i) logit[i] += part[i];
     }
   });

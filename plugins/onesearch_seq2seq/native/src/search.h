@@ -91,8 +91,9 @@ class Search {
   void expand(int depth, const std::vector<int32_t>& beams, int width, std::vector<int32_t>& pool, Cut& cut);
   void rank(int depth, std::vector<int32_t>& pool, int width, Cut& cut);
   void guide(int depth, const std::vector<int32_t>& beams);
+  bool lean(int depth) const;
   bool table(int depth, const std::vector<int32_t>& beams);
-  const int32_t* rows_of(const Depth& below) const;
+  void dots(int depth, int first, int count, const float* x, Scratch& scratch, float* out) const;
   void listen(int depth, const std::vector<int32_t>& beams);
   void settle(int depth, int32_t beam, const float* logits);
   float normaliser(const float* logits, int count);
