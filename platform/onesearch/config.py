@@ -29,7 +29,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from onesearch._points import points
@@ -116,9 +116,16 @@ class ServingConfig(Section):
     its best SIDs are proven exact; 0: it takes all beams at once. See docs/adaptive.md."""
     node_vectors: NodeVectors = "lean"
     """What guides the beams at the nodes of the tree. ``exact``: a vector of each node, the mean of the items
-    below it, some 2 kB an item. ``lean``: what codes stand for, and a few bytes of what is left of a node with
-    siblings; all that a search walks is then below 60 bytes an item. ``codes``: what codes stand for alone,
-    which finds less. See docs/results/scale.md."""
+    below it, some 2 kB an item. ``lean``: what codes stand for, and a few bytes of what is left of a node
+    with siblings; all that a search walks is then below 60 bytes an item. ``codes``: what codes stand for
+    alone, which finds less. See docs/results/scale.md."""
+
+    @field_validator("node_vectors", mode="before")
+    @classmethod
+    def _of_older_releases(cls, value: Any) -> Any:
+        """True and False were all there was."""
+        return {True: "exact", False: "codes"}.get(value, value) if isinstance(value, bool) else value
+
     threads: int = Field(default=2, ge=0)
     """Threads of a graph's session; 0: every core."""
     processes: Literal["one", "each"] = "one"

@@ -35,8 +35,8 @@ class CodeGuide:
 
     Attributes:
         centroids: f16[K_ℓ, D] of each level.
-        books: f16[⌈D / 16⌉, 256, 16] of levels 2 … L, of the remainders; None: there are none, and nodes of one
-            parent differ by their codes alone.
+        books: f16[⌈D / 16⌉, 256, 16] of levels 2 … L, of the remainders; None: there are none, and nodes of
+            one parent differ by their codes alone.
     """
 
     centroids: tuple[np.ndarray, ...]
@@ -101,10 +101,9 @@ def with_siblings(tree: PrefixTree, level: int) -> np.ndarray:
     return np.repeat(counts > 1, counts)
 
 
-def remainders(
-    tree: PrefixTree, level: int, vectors: np.ndarray, centroids: np.ndarray, rows: np.ndarray | None = None
-) -> np.ndarray:
-    """What is left of the vectors f16[n, D] of the nodes of depth ``level + 1`` that have siblings, f32[m, D].
+def remainders(tree: PrefixTree, level: int, vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """What is left of the vectors f16[n, D] of the nodes of depth ``level + 1``: f32[m, D] of those that have
+    siblings.
 
     ``centroids`` f16[K, D] are of the level's codes. What siblings share on average is taken away.
     """
@@ -170,8 +169,8 @@ def _load_books(path: Path, levels: Sequence[np.ndarray]) -> tuple[np.ndarray, .
         return books
     except FileNotFoundError as error:
         raise ArtifactError(
-            f"{path}: not there, so this release was trained before it could be served with [serving] node_vectors "
-            '= "lean"; set "exact", or train again'
+            f'{path}: not there: this release is older than [serving] node_vectors = "lean"; set it to '
+            '"exact", or train again'
         ) from error
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ArtifactError(f"{path}: not books of remainders ({error})") from error

@@ -63,8 +63,8 @@ class LiveTree:
         generation: number of the catalogue generation; answers carry it.
         item_alive: bool[N] narrowed by filters, None when every item of the tree is alive.
         guide: what stands in for vectors of nodes; None: they have vectors. A child then differs from its
-            siblings by its last code and, where the guide has books, its remainder, which is all that a search
-            asks for. With books a code of the first level, which is a node, has that node's own vector.
+            siblings by its last code and, where the guide has books, its remainder, which is all that a
+            search asks for. With books a code of the first level, which is a node, has that node's vector.
         remainders: of the nodes of depth 2 … L; none without books.
     """
 
@@ -195,8 +195,8 @@ class LiveTree:
         )
 
     def _told(self, items: Items, anew: np.ndarray, before: LiveTree | None) -> LiveTree:
-        """With vectors of the first level and remainders of the others: made below the first codes of the mask
-        bool[n_1], taken from the tree before below the others."""
+        """With vectors of the first level and remainders of the others: made below the first codes of the
+        mask bool[n_1], taken from the tree before below the others."""
         assert self.guide is not None and self.guide.books is not None, "a tree with remainders"
         tree, centroids, books = self.tree, self.guide.centroids, self.guide.books
         firsts = np.zeros_like(centroids[0])
@@ -212,19 +212,19 @@ class LiveTree:
             for level, book in enumerate(books, start=1):
                 left = remainders(part, level, exact[level], centroids[level])
                 made[level - 1].append(coded(book, left))
-        codes = [np.concatenate(parts) for parts in made]
+        rows = [np.concatenate(parts) for parts in made]
         if before is not None and tree.leaf_count:
             part = _part(tree, items, anew)
             source = _sources(tree, before.tree, anew)
             spans = [_spans_of_siblings(each) for each in (before.tree, part, tree)]
-            codes = [
+            rows = [
                 _assembled(kept.codes, own, anew, source, bounds)
-                for kept, own, bounds in zip(before.remainders, codes, zip(*spans, strict=True), strict=True)
+                for kept, own, bounds in zip(before.remainders, rows, zip(*spans, strict=True), strict=True)
             ]
-        left = tuple(
-            Remainders.of(book, tree, level, codes[level - 1]) for level, book in enumerate(books, start=1)
+        leftover = tuple(
+            Remainders.of(book, tree, level, rows[level - 1]) for level, book in enumerate(books, start=1)
         )
-        return replace(self, vectors=(firsts, *centroids[1:]), remainders=left)
+        return replace(self, vectors=(firsts, *centroids[1:]), remainders=leftover)
 
 
 def fit_guide(items: Items, codebooks: Codebooks, seed: int) -> CodeGuide:

@@ -1,7 +1,9 @@
 """Catalogues of any size: ``onesearch bench scale``, what a search takes as the tree grows.
 
 The SIDs are synthetic and drawn as those of Home Depot's catalogue lie (:func:`branching_sids`); the network
-has random weights, to which it is all the same what it learnt.
+has random weights, to which it is all the same what it learnt. All items have one vector while the index is
+made, since vectors of ten million would fill the memory, and what is left of nodes is random bytes when it is
+searched.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 from onesearch.compiling.runtime import Runtime
 from onesearch.contracts import Prompt
 from onesearch.figures import new_figure, write_png
+from onesearch.lean_vectors import CODES, WIDTH, CodeGuide
 from onesearch.live_tree import Items, LiveTree
 from onesearch.progress import Progress, SilentProgress
 from onesearch.semantic_ids import sid_keys
@@ -73,9 +76,9 @@ def run(
     Returns:
         ``rows``: items; sids (different ones); nodes (of all depths); p50_ms, p99_ms and cpu_ms of a search;
         build_s (tree from SIDs); insert_ms (the tree of the next generation, with one item more);
-        bytes_per_item: of structure, items and mass, their sum as total; memory_mb (peak of the process until
-        this tree stood). ``constant_mb``: the codes' vectors, whatever the number of items. ``ratio`` and
-        ``cpu_ratio``: time of a search in the largest over that in the smallest.
+        bytes_per_item: of structure, items, mass and remainders, their sum as total; memory_mb (peak of the
+        process until this tree stood). ``constant_mb``: vectors of codes and books, whatever the number of
+        items. ``ratio`` and ``cpu_ratio``: time of a search in the largest over that in the smallest.
     """
     progress = progress or SilentProgress()
     random = np.random.default_rng(5)
@@ -83,10 +86,13 @@ def run(
         (random.normal(size=(codes, DIMENSION)) * 0.7**level / DIMENSION**0.5).astype(np.float16)
         for level, codes in enumerate(LEVELS)
     )
+    shape = (-(-DIMENSION // WIDTH), CODES, WIDTH)
+    left = tuple((random.normal(size=shape) * 0.02).astype(np.float16) for _ in LEVELS[1:])
+    guide = CodeGuide(books, left)
     catalogues: list[_Catalogue] = []
     with tempfile.TemporaryDirectory() as folder, progress.task("growing", len(items) + repeats) as task:
         for count in sorted(items):
-            catalogues.append(_made(count, books))
+            catalogues.append(_made(count, guide))
             task.advance(1, f"{count:,} items")
         server, width = _server(size, catalogues[0].live, threads, Path(folder))
         nothing = np.zeros((1, 0, width), np.float32)
@@ -162,7 +168,7 @@ def draw(result: dict[str, Any], path: Path) -> Path:
         figure.subplots(1, 3),
         {
             f"a search, {result['beams']} beams, ms": ("p50_ms", "cpu_ms"),
-            "index, bytes an item": ("structure", "items", "mass", "total"),
+            "index, bytes an item": ("structure", "items", "mass", "remainders", "total"),
             "s: build the tree, put one item in": ("build_s", "insert_s"),
         }.items(),
         strict=True,
@@ -183,21 +189,22 @@ def draw(result: dict[str, Any], path: Path) -> Path:
     return write_png(figure, path)
 
 
-def _made(count: int, books: tuple[np.ndarray, ...]) -> _Catalogue:
+def _made(count: int, guide: CodeGuide) -> _Catalogue:
     random = np.random.default_rng(count)
     sids = branching_sids(count + 1, count)
     popularity = random.pareto(1.5, count + 1).astype(np.float32) + 1
-    nothing = np.empty((count + 1, 0), np.float16)
-    items = Items(sids[:-1], nothing[:-1], popularity[:-1])
+    vector = random.normal(size=DIMENSION).astype(np.float16)
+    same = np.broadcast_to(vector, (count + 1, DIMENSION))
+    items = Items(sids[:-1], same[:-1], popularity[:-1])
     began = time.perf_counter()
-    live = LiveTree.build(items, LEVELS, centroids=books)
+    live = LiveTree.build(items, LEVELS, guide=guide)
     build_s = time.perf_counter() - began
     began = time.perf_counter()
-    grown = Items(
-        np.concatenate([items.sids, sids[-1:]]), nothing, np.append(items.popularity, popularity[-1])
-    )
+    grown = Items(np.concatenate([items.sids, sids[-1:]]), same, np.append(items.popularity, popularity[-1]))
     live.following(grown, np.array([count]), sids[-1:, 0], np.zeros(0, np.int64), 1)
     insert_ms = (time.perf_counter() - began) * 1000
+    for level in live.remainders:
+        level.codes[:] = random.integers(0, CODES, level.codes.shape, dtype=np.uint8)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return _Catalogue(items, live, build_s, insert_ms, memory)
 

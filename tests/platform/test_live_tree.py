@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onesearch import live_tree
-from onesearch.codebooks import Codebooks
 from onesearch.errors import UsageError
 from onesearch.index import CatalogueIndex, Changes, Filters
+from onesearch.lean_vectors import CODES, WIDTH, CodeGuide
 from onesearch.live_tree import LiveTree
 
 LEVELS = (4, 2, 3)
@@ -36,11 +36,12 @@ class Model:
 
     rows: dict[str, Row] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
+    guide: CodeGuide | None = None
 
     def index(self, generation: int) -> CatalogueIndex:
         """Built from scratch."""
         rows = list(self.rows.values())
-        return CatalogueIndex.build(
+        index = CatalogueIndex.build(
             table(self.rows),
             np.array([row.sid for row in rows], np.int32).reshape(-1, len(LEVELS)),
             np.array([row.vector for row in rows], np.float16).reshape(-1, DIM),
@@ -49,6 +50,7 @@ class Model:
             generation,
             np.array([item not in self.dead for item in self.rows], bool),
         )
+        return index if self.guide is None else index.guided_by(self.guide)
 
 
 def table(rows: dict[str, Row]) -> pl.DataFrame:
@@ -77,6 +79,7 @@ def changes(rows: dict[str, Row], withdrawn: list[str]) -> Changes:
 
 def same_tree(one: LiveTree, other: LiveTree) -> None:
     """Equal to the last bit."""
+    lean = zip(one.remainders, other.remainders, strict=True)
     pairs = [
         *zip(one.tree.first_child, other.tree.first_child, strict=True),
         *zip(one.tree.code, other.tree.code, strict=True),
@@ -84,6 +87,7 @@ def same_tree(one: LiveTree, other: LiveTree) -> None:
         *zip(one.vectors, other.vectors, strict=True),
         (one.tree.leaf_first_item, other.tree.leaf_first_item),
         (one.tree.leaf_items, other.tree.leaf_items),
+        *(pair for mine, theirs in lean for pair in zip(mine.arrays, theirs.arrays, strict=True)),
     ]
     for mine, theirs in pairs:
         assert mine.dtype == theirs.dtype and np.array_equal(mine, theirs)
@@ -100,19 +104,31 @@ ROWS = st.builds(
 STEPS = st.lists(st.tuples(st.dictionaries(IDS, ROWS, max_size=6), st.sets(IDS, max_size=6)), max_size=8)
 
 
+@pytest.mark.parametrize("lean", [False, True])
 @pytest.mark.parametrize("sort_all", [0.1, 1e9])
 @given(st.dictionaries(IDS, ROWS, max_size=12), STEPS)
 @settings(max_examples=75, deadline=None)
 def test_any_changes_end_in_the_tree_built_from_scratch(
-    sort_all: float, start: dict[str, Row], steps: list[tuple[dict[str, Row], set[str]]]
+    lean: bool, sort_all: float, start: dict[str, Row], steps: list[tuple[dict[str, Row], set[str]]]
 ) -> None:
-    """However many items it takes to sort anew."""
-    with mock.patch.object(live_tree, "_SORT_ALL", sort_all):
-        _follow(start, steps)
+    """However many items it takes to sort anew, with vectors of nodes and without."""
+    guide = some_guide() if lean else None
+    with mock.patch.object(live_tree, "_SORT_ALL", sort_all), mock.patch.object(live_tree, "_AT_ONCE", 3):
+        _follow(start, steps, guide)
 
 
-def _follow(start: dict[str, Row], steps: list[tuple[dict[str, Row], set[str]]]) -> None:
-    model = Model(dict(start))
+def some_guide() -> CodeGuide:
+    """Random centroids and books."""
+    random = np.random.default_rng(0)
+    centroids = tuple(random.normal(size=(size, DIM)).astype(np.float16) for size in LEVELS)
+    books = tuple(random.normal(size=(1, CODES, WIDTH)).astype(np.float16) for _ in LEVELS[1:])
+    return CodeGuide(centroids, books)
+
+
+def _follow(
+    start: dict[str, Row], steps: list[tuple[dict[str, Row], set[str]]], guide: CodeGuide | None
+) -> None:
+    model = Model(dict(start), guide=guide)
     index = model.index(0)
     numbers: dict[str, int] = {}
     for generation, (put, gone) in enumerate(steps, start=1):
@@ -193,15 +209,15 @@ def test_a_catalogue_may_become_empty_and_come_back() -> None:
 def test_an_index_guided_by_codes_has_no_vectors_of_nodes() -> None:
     rows = {f"item {n}": Row((n % 3, n % 2, n % 3), (1.0,) * DIM, 1.0, 1.0) for n in range(6)}
     random = np.random.default_rng(0)
-    books = Codebooks.of([random.normal(size=(size, DIM)) for size in LEVELS])
-    index = Model(rows).index(1).guided_by(books)
+    guide = CodeGuide(tuple(random.normal(size=(size, DIM)).astype(np.float16) for size in LEVELS))
+    index = Model(rows).index(1).guided_by(guide)
     assert index.live.by_code and [len(level) for level in index.live.vectors] == list(LEVELS)
     for level, codes in enumerate(index.live.tree.code):
-        assert np.array_equal(index.live.node_vectors(level), books.levels[level].astype(np.float16)[codes])
+        assert np.array_equal(index.live.node_vectors(level), guide.centroids[level][codes])
     grown = index.following(changes({"new": Row((2, 1, 0), (0.0,) * DIM, 2.0, 1.0)}, ["item 0"]), 2)
     scratch = CatalogueIndex.build(
         grown.items, grown.sids, grown.vectors, grown.popularity, LEVELS, 2, grown.alive
     )
-    same_tree(grown.live, scratch.guided_by(books).live)
+    same_tree(grown.live, scratch.guided_by(guide).live)
     assert grown.live.by_code and grown.live.vectors is index.live.vectors
-    assert set(index.live.bytes) == {"structure", "items", "mass", "vectors"}
+    assert set(index.live.bytes) == {"structure", "items", "mass", "vectors", "remainders"}

@@ -91,7 +91,7 @@ def write(
     mark: str = "",
 ) -> Release:
     """A release of the toy parts over a small catalogue, whose ids begin with ``mark``."""
-    from onesearch_toy.servers import LEVELS, embed, quantise
+    from onesearch_toy.servers import LEVELS, codebooks, embed, quantise
 
     toy = f"sleep_ms = {sleep_ms}\nprefix = {list(prefix)}\n"
     tables = [f'[{role}]\nname = "toy"\n[{role}.toy]\n{toy}' for role in ROLES]
@@ -101,9 +101,10 @@ def write(
     titles = catalogue["title"].to_list()
     vectors = embed(titles)
     popularity = 1.0 + np.random.default_rng(1).integers(0, 50, len(titles)).astype(np.float32)
-    CatalogueIndex.build(catalogue, quantise(vectors), vectors, popularity, LEVELS, generation=7).save(
-        source / "index"
-    )
+    index = CatalogueIndex.build(catalogue, quantise(vectors), vectors, popularity, LEVELS, generation=7)
+    index.save(source / "index")
+    codebooks().save(source / "index")
+    index.fit_guide(codebooks(), seed=0).save_books(source / "index")
     Vocabulary.train(titles, LEVELS, 600).save(source / "vocabulary")
     for role in ROLES:
         (source / role).mkdir(exist_ok=True)

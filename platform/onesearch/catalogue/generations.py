@@ -161,7 +161,7 @@ def load_generation(folder: Path) -> CatalogueIndex:
         state = map_arrays(folder / "state.safetensors")
         nodes = map_arrays(folder / "nodes.safetensors")
         levels = range(len(about["levels"]))
-        guide = _guide(about["guided"], nodes, levels)
+        guide = _guide(about.get("guided", "codes" if about.get("by_code") else "exact"), nodes, levels)
         newcomers = folder / "newcomers.parquet"
         index = CatalogueIndex(
             pl.read_parquet(folder / "items.parquet"),

@@ -9,9 +9,8 @@ import pytest
 from onesearch.catalogue.applying import Applier
 from onesearch.catalogue.changes import Change
 from onesearch.catalogue.generations import Generations, load_generation
-from onesearch.codebooks import Codebooks
 from onesearch.errors import ArtifactError, OneSearchError
-from onesearch.index import CatalogueIndex, Filters
+from onesearch.index import CatalogueIndex, Filters, NodeVectors
 from onesearch.live_tree import Items, LiveTree
 from onesearch.releases.release import Release
 
@@ -26,13 +25,18 @@ NEW = Change(
 
 def _as_from_scratch(index: CatalogueIndex) -> None:
     scratch = LiveTree.build(
-        Items(index.sids, index.vectors, index.popularity, index.alive), index.levels, index.generation
+        Items(index.sids, index.vectors, index.popularity, index.alive),
+        index.levels,
+        index.generation,
+        index.guide,
     )
+    left = zip(index.live.remainders, scratch.remainders, strict=True)
     for mine, theirs in (
         *zip(index.live.log_mass, scratch.log_mass, strict=True),
         *zip(index.live.vectors, scratch.vectors, strict=True),
         *zip(index.live.tree.code, scratch.tree.code, strict=True),
         (index.live.tree.leaf_items, scratch.tree.leaf_items),
+        *(pair for one, other in left for pair in zip(one.arrays, other.arrays, strict=True)),
     ):
         assert np.array_equal(mine, theirs)
 
@@ -143,11 +147,16 @@ def test_everything_is_withdrawn(applier: Applier) -> None:
     assert applier.accept([NEW]).items == 1
 
 
-def test_a_generation_guided_by_codes_is_one_when_it_is_opened(toy_release: Release, tmp_path: Path) -> None:
-    index = CatalogueIndex.load(toy_release.path / "index")
-    books = Codebooks.of([np.ones((size, index.vectors.shape[1])) for size in index.levels])
-    index = index.guided_by(books)
+@pytest.mark.parametrize("nodes", ["codes", "lean"])
+def test_a_generation_without_vectors_of_nodes_is_one_when_it_is_opened(
+    nodes: NodeVectors, toy_release: Release, tmp_path: Path
+) -> None:
+    index = CatalogueIndex.load(toy_release.path / "index", nodes)
     opened = Generations(tmp_path / "generations").write(index, 0).load()
-    assert opened.live.by_code and opened.centroids is not None
+    assert opened.live.by_code and len(opened.live.remainders) == len(index.live.remainders)
+    assert opened.guide is not None and (opened.guide.books is None) == (nodes == "codes")
+    pairs = zip(opened.live.remainders, index.live.remainders, strict=True)
+    for mine, theirs in (pair for one, other in pairs for pair in zip(one.arrays, other.arrays, strict=True)):
+        assert mine.dtype == theirs.dtype and np.array_equal(mine, theirs)
     for mine, theirs in zip(opened.live.vectors, index.live.vectors, strict=True):
         assert mine.dtype == np.float16 and np.array_equal(mine, theirs)

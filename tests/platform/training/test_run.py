@@ -12,7 +12,7 @@ from onesearch.config import parse_config
 from onesearch.data.store import Store
 from onesearch.data.writing import StoreWriter
 from onesearch.errors import ConfigError, OneSearchError, UsageError
-from onesearch.index import CatalogueIndex
+from onesearch.index import CatalogueIndex, NodeVectors
 from onesearch.progress import SilentProgress
 from onesearch.releases.release import Release
 from onesearch.serving.pipeline import Pipeline, SearchRequest
@@ -49,14 +49,14 @@ def test_what_is_fitted_is_fitted_to_the_index_that_is_served(
     loaded = []
     plain = CatalogueIndex.load.__func__  # type: ignore[attr-defined]
 
-    def load_and_tell(cls, folder: Path, by_code: bool = False) -> CatalogueIndex:
-        loaded.append(by_code)
-        return plain(cls, folder, by_code)
+    def load_and_tell(cls, folder: Path, node_vectors: NodeVectors) -> CatalogueIndex:
+        loaded.append(node_vectors)
+        return plain(cls, folder, node_vectors)
 
     monkeypatch.setattr(CatalogueIndex, "load", classmethod(load_and_tell))
-    config = toy.config("[serving]\nnode_vectors = false\n")
+    config = toy.config('[serving]\nnode_vectors = "codes"\n')
     release = train(logged, tmp_path, "one", config, SilentProgress()).release
-    assert loaded and all(loaded) and release.index.live.by_code
+    assert set(loaded) == {"codes"} and release.index.live.by_code
     own, usual = plan(config, "store", "one"), plan(toy.config(), "store", "one")
     assert own["index"] == usual["index"] and own["lists"] != usual["lists"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from onesearch.codebooks import Codebooks
+from onesearch.lean_vectors import CODES, WIDTH, CodeGuide
 from onesearch_seq2seq.reference import leaf_log_probs, reference_search
 
 LEVELS = [(7,), (6, 4), (5, 4, 3), (6, 5, 4, 3, 3)]
@@ -28,7 +28,7 @@ def cases(draw):
         "alive": draw(st.sampled_from([1.0, 0.6, 0.1])),
         "prefix": draw(st.sampled_from([0, 0, 2])),
         "guide": draw(st.sampled_from(GUIDES)),
-        "by_code": draw(st.booleans()),
+        "nodes": draw(st.sampled_from(["exact", "codes", "lean"])),
         "steer_rank": draw(st.sampled_from([4, 0])),
         "speaking": draw(st.sampled_from([None, None, 0, 2])),
         "seed": draw(st.integers(0, 2**20)),
@@ -40,9 +40,11 @@ def searched(case, engine, network, world, make_prompt, precision="fp32"):
     random = np.random.default_rng(case["seed"])
     net = network(case["levels"], case["steer_rank"], case.get("speaking"))
     index = world.make_index(world.random_sids(case["levels"], case["items"], case["seed"]), case["levels"])
-    if case.get("by_code"):
-        books = [random.normal(size=(size, world.dim)) for size in case["levels"]]
-        index = index.guided_by(Codebooks.of(books))
+    if (nodes := case.get("nodes", "exact")) != "exact":
+        centroids = tuple(random.normal(size=(size, world.dim)).astype(np.float16) for size in case["levels"])
+        shape = (-(-world.dim // WIDTH), CODES, WIDTH)
+        books = tuple((0.5 * random.normal(size=shape)).astype(np.float16) for _ in case["levels"][1:])
+        index = index.guided_by(CodeGuide(centroids, books if nodes == "lean" else None))
     live = index.live
     if case["alive"] < 1:
         alive = random.random(case["items"]) < case["alive"]

@@ -70,7 +70,8 @@ def personal(examples) -> Examples:
 
 def config(**changes) -> Seq2SeqConfig:
     stage = STAGE.model_copy(update=changes)
-    return Seq2SeqConfig(size="tiny", steer_rank=4, personalisation=stage, threads=1)
+    # What is compared is computed with and without autocast.
+    return Seq2SeqConfig(size="tiny", steer_rank=4, personalisation=stage, threads=1, mixed_precision=False)
 
 
 def fit(examples, folder, module, progress=None, **changes):
@@ -190,7 +191,9 @@ def judged(learner, module, examples) -> float:
 def test_a_stage_that_improves_nothing_leaves_what_there_was(examples, personal, straight, tmp_path):
     """The network as before, and the module untrained: its prefix is then not served, so nothing changed."""
     before = Seq2SeqLearner(config())
-    before.config = Seq2SeqConfig(size="tiny", steer_rank=4, cooccurrence=STAGE, threads=1)
+    before.config = Seq2SeqConfig(
+        size="tiny", steer_rank=4, cooccurrence=STAGE, threads=1, mixed_precision=False
+    )
     before.fit("cooccurrence", replace(personal, sid_tasks=unpersonal(personal)), tmp_path, SilentProgress())
     before.save(tmp_path)
     ruin = config(learning_rate=10.0, steps=20, eval_every=5, warmup=0)
