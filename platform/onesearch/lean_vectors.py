@@ -2,8 +2,10 @@
 
 Children of one node compete with each other alone, so that only the differences of their vectors count.
 Codes stand for most of them; what a child's vector has beyond its code's, and beyond what all its siblings
-have, is its *remainder*. Product-quantised, it takes a byte for :data:`WIDTH` numbers: the nearest entry of a
-book, one a level and stretch. Nodes without siblings have nothing to be told from, and none.
+have, is its *remainder*. It is cut into stretches, and of each a byte is kept: the number of the nearest
+entry of a book, one a level and stretch. At the second level, where most is decided, stretches are short; at
+the third they are long; below, where remainders are a quarter as long and seldom decide, codes stand alone.
+Nodes without siblings have nothing to be told from, and no remainder.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from onesearch.codebooks import Codebooks
 from onesearch.errors import ArtifactError
 from onesearch.semantic_ids import PrefixTree
 
-WIDTH = 16
-"""Numbers of a stretch."""
+WIDTHS = (8, 32)
+"""Numbers of a stretch at the second level and at the third; multiples of 8."""
 CODES = 256
 """Entries of the book of a stretch."""
 FILE = "remainders.safetensors"
@@ -35,8 +37,8 @@ class CodeGuide:
 
     Attributes:
         centroids: f16[K_ℓ, D] of each level.
-        books: f16[⌈D / 16⌉, 256, 16] of levels 2 … L, of the remainders; None: there are none, and nodes of
-            one parent differ by their codes alone.
+        books: f16[⌈D / w⌉, 256, w] of the levels from the second on that have remainders, w of
+            :data:`WIDTHS`; None: there are none, and nodes of one parent differ by their codes alone.
     """
 
     centroids: tuple[np.ndarray, ...]
@@ -61,10 +63,10 @@ class Remainders:
     """The remainders of the nodes of one depth.
 
     Attributes:
-        book: f16[⌈D / 16⌉, 256, 16], of each stretch what its bytes stand for.
+        book: f16[⌈D / w⌉, 256, w], of each stretch what its bytes stand for.
         parted: u64[⌈n / 64⌉], a bit a node: whether it has siblings (bit 0 is the first of a word).
         before: i32[⌈n / 64⌉], how many nodes before each word have.
-        codes: u8[m, ⌈D / 16⌉], of the nodes with siblings in their order.
+        codes: u8[m, ⌈D / w⌉], of the nodes with siblings in their order.
     """
 
     book: np.ndarray
@@ -118,19 +120,19 @@ def remainders(tree: PrefixTree, level: int, vectors: np.ndarray, centroids: np.
     return left
 
 
-def fitted(left: np.ndarray, seed: int) -> np.ndarray:
-    """A level's book f16[⌈D / 16⌉, 256, 16] from remainders f32[m, D]: k-means of each stretch.
+def fitted(left: np.ndarray, width: int, seed: int) -> np.ndarray:
+    """A level's book f16[⌈D / w⌉, 256, w] from remainders f32[m, D]: k-means of each stretch of w numbers.
 
     Where there are fewer vectors than entries, entries repeat.
     """
     random = np.random.default_rng([seed, 0xA7])
     dim = left.shape[1]
     if not len(left):
-        return np.zeros((-(-dim // WIDTH), CODES, WIDTH), np.float16)
+        return np.zeros((-(-dim // width), CODES, width), np.float16)
     if len(left) > _SAMPLE:
         left = left[np.sort(random.choice(len(left), _SAMPLE, replace=False))]
     book = []
-    for stretch in _stretches(left):
+    for stretch in _stretches(left, width):
         centres = stretch[random.choice(len(stretch), CODES, replace=len(stretch) < CODES)].copy()
         for _ in range(_ROUNDS):
             nearest = _nearest(stretch, centres)
@@ -146,25 +148,26 @@ def fitted(left: np.ndarray, seed: int) -> np.ndarray:
 
 
 def coded(book: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """Remainders f32[m, D] → their bytes u8[m, ⌈D / 16⌉]."""
+    """Remainders f32[m, D] → their bytes u8[m, ⌈D / w⌉]."""
     codes = np.empty((len(left), len(book)), np.uint8)
-    for at, (stretch, centres) in enumerate(zip(_stretches(left), book, strict=True)):
+    for at, (stretch, centres) in enumerate(zip(_stretches(left, book.shape[2]), book, strict=True)):
         codes[:, at] = _nearest(stretch, centres.astype(np.float32))
     return codes
 
 
 def decoded(book: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Bytes u8[m, ⌈D / 16⌉] → what they stand for, f32[m, ⌈D / 16⌉ · 16]."""
+    """Bytes u8[m, ⌈D / w⌉] → what they stand for, f32[m, ⌈D / w⌉ · w]."""
     picked = book[np.arange(len(book)), codes]
-    return picked.reshape(len(codes), len(book) * WIDTH).astype(np.float32)
+    return picked.reshape(len(codes), len(book) * book.shape[2]).astype(np.float32)
 
 
 def _load_books(path: Path, levels: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
     try:
         arrays = load_file(path)
-        books = tuple(arrays[f"level.{at}"] for at in range(1, len(levels) + 1))
-        for book, level in zip(books, levels, strict=True):
-            if book.shape != (-(-level.shape[1] // WIDTH), CODES, WIDTH):
+        books = tuple(arrays[f"level.{at}"] for at in range(1, len(arrays) + 1))
+        for book, level in zip(books, levels, strict=False):
+            width = book.shape[2]
+            if width % 8 or book.shape != (-(-level.shape[1] // width), CODES, width):
                 raise ValueError(f"a book of shape {book.shape} for vectors of {level.shape[1]} numbers")
         return books
     except FileNotFoundError as error:
@@ -176,11 +179,11 @@ def _load_books(path: Path, levels: Sequence[np.ndarray]) -> tuple[np.ndarray, .
         raise ArtifactError(f"{path}: not books of remainders ({error})") from error
 
 
-def _stretches(left: np.ndarray) -> list[np.ndarray]:
-    """The stretches f32[m, 16] of vectors f32[m, D], the last filled up with zeros."""
-    padded = np.zeros((len(left), -(-left.shape[1] // WIDTH) * WIDTH), np.float32)
+def _stretches(left: np.ndarray, width: int) -> list[np.ndarray]:
+    """The stretches f32[m, w] of vectors f32[m, D], the last filled up with zeros."""
+    padded = np.zeros((len(left), -(-left.shape[1] // width) * width), np.float32)
     padded[:, : left.shape[1]] = left
-    return [np.ascontiguousarray(part) for part in np.split(padded, padded.shape[1] // WIDTH, axis=1)]
+    return [np.ascontiguousarray(part) for part in np.split(padded, padded.shape[1] // width, axis=1)]
 
 
 def _nearest(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:

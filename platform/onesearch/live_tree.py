@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onesearch.codebooks import Codebooks
-from onesearch.lean_vectors import CodeGuide, Remainders, coded, fitted, remainders, with_siblings
+from onesearch.lean_vectors import WIDTHS, CodeGuide, Remainders, coded, fitted, remainders, with_siblings
 from onesearch.semantic_ids import PrefixTree, sid_keys
 
 # Where more than this share of the items moves, sorting all anew costs no more than putting them in.
@@ -57,7 +57,7 @@ class LiveTree:
 
     Attributes:
         tree: the legal SIDs, those of items that are alive.
-        log_mass: L arrays f32[n_{ℓ+1}], log of the popularity below each node; -inf where nothing is live.
+        log_mass: L arrays f16[n_{ℓ+1}], log of the popularity below each node; -inf where nothing is live.
         vectors: what guides the beams, L arrays: of each node the mean e° of the items below it,
             f16[n_{ℓ+1}, D]; or, with a ``guide``, what each code of the level adds, f16[K_ℓ, D].
         generation: number of the catalogue generation; answers carry it.
@@ -65,7 +65,7 @@ class LiveTree:
         guide: what stands in for vectors of nodes; None: they have vectors. A child then differs from its
             siblings by its last code and, where the guide has books, its remainder, which is all that a
             search asks for. With books a code of the first level, which is a node, has that node's vector.
-        remainders: of the nodes of depth 2 … L; none without books.
+        remainders: of the nodes of the depths from the second on that have any.
     """
 
     tree: PrefixTree
@@ -104,7 +104,7 @@ class LiveTree:
         if not self.by_code:
             return self.vectors[level]
         vectors = self.vectors[level][self.tree.code[level]]
-        if not level or not self.remainders:
+        if not 0 < level <= len(self.remainders):
             return vectors
         left = self.remainders[level - 1].vectors(*vectors.shape)
         return (vectors.astype(np.float32) + left).astype(np.float16)
@@ -219,7 +219,7 @@ class LiveTree:
             spans = [_spans_of_siblings(each) for each in (before.tree, part, tree)]
             rows = [
                 _assembled(kept.codes, own, anew, source, bounds)
-                for kept, own, bounds in zip(before.remainders, rows, zip(*spans, strict=True), strict=True)
+                for kept, own, bounds in zip(before.remainders, rows, zip(*spans, strict=True), strict=False)
             ]
         leftover = tuple(
             Remainders.of(book, tree, level, rows[level - 1]) for level, book in enumerate(books, start=1)
@@ -242,8 +242,8 @@ def fit_guide(items: Items, codebooks: Codebooks, seed: int) -> CodeGuide:
     return CodeGuide(
         centroids,
         tuple(
-            fitted(remainders(tree, level, exact[level], centroids[level]), seed)
-            for level in range(1, tree.depth)
+            fitted(remainders(tree, level, exact[level], centroids[level]), width, seed)
+            for level, width in zip(range(1, tree.depth), WIDTHS, strict=False)
         ),
     )
 
@@ -320,10 +320,10 @@ def _runs(anew: np.ndarray, source: np.ndarray) -> Iterator[tuple[int, int]]:
 
 def _log_mass(tree: PrefixTree, item_mass: np.ndarray) -> tuple[np.ndarray, ...]:
     if not tree.leaf_count:
-        return tuple(np.zeros(0, np.float32) for _ in tree.levels)
+        return tuple(np.zeros(0, np.float16) for _ in tree.levels)
     leaf_mass = np.add.reduceat(item_mass[tree.leaf_items].astype(np.float64), tree.leaf_first_item[:-1])
     with np.errstate(divide="ignore"):
-        return tuple(np.log(mass).astype(np.float32) for mass in tree.node_sums(leaf_mass))
+        return tuple(np.log(mass).astype(np.float16) for mass in tree.node_sums(leaf_mass))
 
 
 def _node_vectors(tree: PrefixTree, vectors: np.ndarray) -> tuple[np.ndarray, ...]:

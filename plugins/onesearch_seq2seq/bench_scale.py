@@ -21,7 +21,7 @@ import numpy as np
 from onesearch.compiling.runtime import Runtime
 from onesearch.contracts import Prompt
 from onesearch.figures import new_figure, write_png
-from onesearch.lean_vectors import CODES, WIDTH, CodeGuide
+from onesearch.lean_vectors import CODES, WIDTHS, CodeGuide
 from onesearch.live_tree import Items, LiveTree
 from onesearch.progress import Progress, SilentProgress
 from onesearch.semantic_ids import sid_keys
@@ -86,8 +86,8 @@ def run(
         (random.normal(size=(codes, DIMENSION)) * 0.7**level / DIMENSION**0.5).astype(np.float16)
         for level, codes in enumerate(LEVELS)
     )
-    shape = (-(-DIMENSION // WIDTH), CODES, WIDTH)
-    left = tuple((random.normal(size=shape) * 0.02).astype(np.float16) for _ in LEVELS[1:])
+    shapes = [(-(-DIMENSION // width), CODES, width) for width in WIDTHS]
+    left = tuple((random.normal(size=shape) * 0.02).astype(np.float16) for shape in shapes)
     guide = CodeGuide(books, left)
     catalogues: list[_Catalogue] = []
     with tempfile.TemporaryDirectory() as folder, progress.task("growing", len(items) + repeats) as task:

@@ -77,7 +77,10 @@ class GraphEngine:
         return {name: self.runtime.resident(array) for name, array in arrays.items()}
 
     def _mass(self, live: LiveTree) -> dict[str, Any]:
-        return {f"log_mass_{d}": self.runtime.resident(mass) for d, mass in enumerate(live.log_mass, start=1)}
+        return {
+            f"log_mass_{depth}": self.runtime.resident(mass.astype(np.float32))
+            for depth, mass in enumerate(live.log_mass, start=1)
+        }
 
 
 def _leaf_counts(tree: PrefixTree) -> list[np.ndarray]:

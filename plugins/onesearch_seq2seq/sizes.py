@@ -77,7 +77,7 @@ def padded(live: LiveTree, nodes: tuple[int, ...], keys: np.ndarray) -> dict[str
 def padded_mass(live: LiveTree, nodes: tuple[int, ...]) -> dict[str, np.ndarray]:
     """The masses of a tree, filled up with dead nodes."""
     return {
-        f"log_mass_{depth}": _filled(mass, room, -np.inf)
+        f"log_mass_{depth}": _filled(mass.astype(np.float32), room, -np.inf)
         for depth, (mass, room) in enumerate(zip(live.log_mass, nodes, strict=True), start=1)
     }
 

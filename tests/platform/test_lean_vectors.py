@@ -53,7 +53,7 @@ def test_rows_are_found_by_their_bits(count: int, seed: int) -> None:
 
 
 def test_differences_among_siblings_are_nearly_the_exact_ones() -> None:
-    """With books nearer than with codes alone; roots are exact, and so are fewer vectors than entries."""
+    """With books nearer than with codes alone; roots are exact, and fewer vectors than entries nearly so."""
     index, books = catalogue(3_000)
     guide = index.fit_guide(books, seed=1)
     exact, lean = index.live, index.guided_by(guide).live
@@ -75,15 +75,15 @@ def test_differences_among_siblings_are_nearly_the_exact_ones() -> None:
 def test_a_book_has_the_same_bits_again_and_is_the_nearest() -> None:
     random = np.random.default_rng(3)
     left = random.normal(size=(2_000, 20)).astype(np.float32)
-    book = fitted(left, seed=5)
-    assert np.array_equal(book, fitted(left, seed=5)) and book.shape == (2, 256, 16)
+    book = fitted(left, 16, seed=5)
+    assert np.array_equal(book, fitted(left, 16, seed=5)) and book.shape == (2, 256, 16)
     codes = coded(book, left[:50])
     padded = np.pad(left[:50], ((0, 0), (0, 12)))
     for at in range(2):
         stretch = padded[:, 16 * at : 16 * at + 16]
         distances = np.square(stretch[:, None] - book[at].astype(np.float32)).sum(axis=2)
         assert np.allclose(distances[np.arange(50), codes[:, at]], distances.min(axis=1), atol=1e-4)
-    assert fitted(left[:0], 0).shape == (2, 256, 16) and fitted(left[:3], 0).shape == (2, 256, 16)
+    assert fitted(left[:0], 16, 0).shape == (2, 256, 16) and fitted(left[:3], 8, 0).shape == (3, 256, 8)
 
 
 def test_what_siblings_share_is_left_out() -> None:

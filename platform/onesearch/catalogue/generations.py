@@ -286,7 +286,7 @@ def _guide(guided: NodeVectors, nodes: Mapping[str, np.ndarray], levels: range) 
     centroids = tuple(nodes[f"vectors.{level}"] for level in levels)
     if guided == "codes":
         return CodeGuide(centroids)
-    books = tuple(nodes[f"book.{level}"] for level in levels[1:])
+    books = tuple(nodes[f"book.{level}"] for level in levels[1:] if f"book.{level}" in nodes)
     return CodeGuide((nodes["centroids.0"], *centroids[1:]), books)
 
 

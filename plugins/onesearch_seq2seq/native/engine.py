@@ -75,7 +75,7 @@ class BoundMass:
     def of(cls, live: LiveTree) -> BoundMass:
         """Borrow the masses of a tree."""
         held: list[np.ndarray] = []
-        return cls(pointers(live.log_mass, np.float32, held), held)
+        return cls(pointers(live.log_mass, np.float16, held), held)
 
 
 def pointers(
@@ -88,11 +88,12 @@ def pointers(
 
 
 def _remainders(live: LiveTree, held: list[np.ndarray]) -> ctypes.Array[lib.Remainders] | None:
-    """Addresses of the remainders' arrays, one of nothing for the first level; None: there are none."""
+    """Addresses of the remainders' arrays, of nothing for levels without; None: there are none."""
     if not live.remainders:
         return None
     rows = (lib.Remainders * live.tree.depth)()
-    for row, left in zip(rows[1:], live.remainders, strict=True):
+    for row, left in zip(rows[1:], live.remainders, strict=False):
+        row.bytes, row.wide = left.codes.shape[1], left.book.shape[2]
         for name in ("book", "parted", "before", "codes"):
             array = np.ascontiguousarray(getattr(left, name))
             held.append(array)

@@ -53,7 +53,11 @@ class Tensor(ctypes.Structure):
 class Remainders(ctypes.Structure):
     """``Remainders`` of tree.h."""
 
-    _fields_ = [(name, c_void_p) for name in ("book", "parted", "before", "codes")]
+    _fields_ = [
+        *((name, c_void_p) for name in ("book", "parted", "before", "codes")),
+        ("bytes", c_int32),
+        ("wide", c_int32),
+    ]
 
 
 class Tree(ctypes.Structure):

@@ -112,7 +112,7 @@ class Network:
             for row, node in enumerate(nodes):
                 children = np.arange(*tree.first_child[depth][node : node + 2])
                 vectors = live.node_vectors(depth)[children].astype(np.float32)
-                mass = live.log_mass[depth][children]
+                mass = live.log_mass[depth][children].astype(np.float32)
                 logit = weights[0, depth] * heads[row][tree.code[depth][children]]
                 if steers is not None:
                     logit = logit + weights[1, depth] * (vectors @ model.keys.detach().numpy()) @ steers[row]

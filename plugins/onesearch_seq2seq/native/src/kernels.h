@@ -64,10 +64,10 @@ struct Kernels {
                    float* out);
   void (*dots_f16)(const uint16_t* rows, int stride, const int32_t* index, int many, const float* x, int count,
                    float* out);
-  // The same with f16(rows[index[i]] + remainder i) in place of the rows. A remainder is padded(count) / 16 bytes,
-  // each the number of an entry of 16 in the book f16[padded(count) / 16][256][16]; nullptr: none.
+  // The same with f16(rows[index[i]] + remainder i) in place of the rows. A remainder is a byte for `wide` numbers,
+  // a multiple of 8: which entry of the book f16[⌈count / wide⌉][256][wide] they are; nullptr: none.
   void (*dots_coded)(const uint16_t* rows, int stride, const int32_t* index, const uint8_t* const* remainders,
-                     const uint16_t* book, int many, const float* x, int count, float* out);
+                     const uint16_t* book, int wide, int many, const float* x, int count, float* out);
   // Attention of one query to `count` positions, whose keys and values are past[j][0 … d) and past[j][d … 2d).
   void (*attend)(const float* query, const float* const* past, int count, int heads, int width, float* out);
 };

@@ -206,8 +206,9 @@ void dots_f16(const uint16_t* rows, int stride, const int32_t* index, int many, 
 
 // One at a time: what is added to a row stands elsewhere for each.
 void dots_coded(const uint16_t* rows, int stride, const int32_t* index, const uint8_t* const* remainders,
-                const uint16_t* book, int many, const float* x, int count, float* out) {
-  const int whole = count / kLanes * kLanes;
+                const uint16_t* book, int wide, int many, const float* x, int count, float* out) {
+  constexpr int kHalf = kLanes / 2;
+  const uint16_t nothing[kHalf] = {};
   for (int i = 0; i < many; ++i) {
     const uint16_t* row = rows + static_cast<size_t>(index[i]) * stride;
     const uint8_t* codes = remainders[i];
@@ -215,14 +216,23 @@ void dots_coded(const uint16_t* rows, int stride, const int32_t* index, const ui
       dots_of<1>(&row, x, count, out + i);
       continue;
     }
+    // Numbers k to k + 7 of the remainder.
+    const auto entry = [&](int k) {
+      const int stretch = k / wide;
+      return k < count ? book + (static_cast<size_t>(stretch) * 256 + codes[stretch]) * wide + k % wide : nothing;
+    };
     Lanes total = zero();
-    const uint16_t* of = book;
-    for (int k = 0; k < whole; k += kLanes, of += 256 * kLanes)
-      total = fma(as_half(add(load_half(row + k), load_half(of + *codes++ * kLanes))), load(x + k), total);
-    if (whole < count) {
-      uint16_t rest[kLanes] = {};
-      for (int at = 0; at < count - whole; ++at) rest[at] = row[whole + at];
-      total = fma(as_half(add(load_half(rest), load_half(of + *codes * kLanes))), load(x + whole), total);
+    for (int k = 0; k < count; k += kLanes) {
+      const Lanes left = load_halves(entry(k), entry(k + kHalf));
+      Lanes own;
+      if (k + kLanes <= count) {
+        own = load_half(row + k);
+      } else {
+        uint16_t rest[kLanes] = {};
+        for (int at = 0; at < count - k; ++at) rest[at] = row[k + at];
+        own = load_half(rest);
+      }
+      total = fma(as_half(add(own, left)), load(x + k), total);
     }
     out[i] = sum(total);
   }

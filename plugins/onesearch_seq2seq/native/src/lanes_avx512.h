@@ -18,6 +18,12 @@ inline void store(float* to, Lanes a) { _mm512_storeu_ps(to, a.v); }
 inline Lanes load_half(const uint16_t* from) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))};
 }
+// Eight from one place and eight from another.
+inline Lanes load_halves(const uint16_t* low, const uint16_t* high) {
+  const __m256i first = _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(low)));
+  const __m128i second = _mm_loadu_si128(reinterpret_cast<const __m128i*>(high));
+  return {_mm512_cvtph_ps(_mm256_inserti128_si256(first, second, 1))};
+}
 // The nearest that halves hold.
 inline Lanes as_half(Lanes a) {
   return {_mm512_cvtph_ps(_mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))};

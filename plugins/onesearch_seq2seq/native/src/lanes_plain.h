@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "half.h"
 #include "kernels.h"
 
 namespace {
@@ -28,28 +29,16 @@ inline Lanes load(const float* from) {
 
 inline void store(float* to, Lanes a) { std::memcpy(to, a.v, sizeof a.v); }
 
-inline float from_half(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
-  const uint32_t exponent = (half >> 10) & 31u;
-  const uint32_t fraction = half & 1023u;
-  uint32_t bits;
-  float value;
-  if (exponent == 31) {
-    bits = sign | 0x7f800000u | (fraction << 13);
-  } else if (exponent) {
-    bits = sign | ((exponent + 112) << 23) | (fraction << 13);
-  } else {  // zero or subnormal: fraction · 2^-24
-    value = static_cast<float>(fraction) * 5.9604644775390625e-8f;
-    std::memcpy(&bits, &value, 4);
-    bits |= sign;
-  }
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-
 inline Lanes load_half(const uint16_t* from) {
   Lanes r;
   for (int i = 0; i < 16; ++i) r.v[i] = from_half(from[i]);
+  return r;
+}
+
+// Eight from one place and eight from another.
+inline Lanes load_halves(const uint16_t* low, const uint16_t* high) {
+  Lanes r;
+  for (int i = 0; i < 8; ++i) r.v[i] = from_half(low[i]), r.v[i + 8] = from_half(high[i]);
   return r;
 }
 

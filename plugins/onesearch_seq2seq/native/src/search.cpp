@@ -8,10 +8,13 @@
 #include <limits>
 #include <numeric>
 
+#include "half.h"
+
 namespace onesearch {
 namespace {
 
 constexpr float kNone = -std::numeric_limits<float>::infinity();
+constexpr uint16_t kDead = 0xfc00;  // -inf as a half: nothing alive below
 // Children a piece of work scores at least, so that handing it to a thread pays.
 constexpr int kPiece = 64;
 // Rows that go through the decoder together when nothing says how many are needed.
@@ -115,13 +118,13 @@ void Search::run(int width, const Found& found) {
 void Search::list(int depth, const std::vector<int32_t>& beams) {
   Depth& below = depths_[depth + 1];
   const int32_t* first = tree_->first_child[depth];
-  const float* mass = tree_->log_mass[depth];
+  const uint16_t* mass = tree_->log_mass[depth];
   for (const int32_t beam : beams) {
     Prefix& prefix = depths_[depth].prefixes[beam];
     if (prefix.listed >= 0) continue;
     prefix.listed = static_cast<int32_t>(below.child.size());
     for (int32_t child = first[prefix.node]; child < first[prefix.node + 1]; ++child) {
-      if (mass[child] == kNone) continue;
+      if (mass[child] == kDead) continue;
       below.child.push_back(child);
       below.code.push_back(tree_->code_of(depth, child));
     }
@@ -280,8 +283,8 @@ void Search::dots(int depth, int first, int count, const float* x, Scratch& scra
   }
   const Remainders& left = tree_->remainders[depth];
   const uint8_t** remainders = scratch.remainders.need(count);
-  for (int i = 0; i < count; ++i) remainders[i] = left.of(child[i], padded(dimension) / kLanes);
-  kernels.dots_coded(tree_->vectors[depth], dimension, row, remainders, left.book, count, x, dimension, out);
+  for (int i = 0; i < count; ++i) remainders[i] = left.of(child[i]);
+  kernels.dots_coded(tree_->vectors[depth], dimension, row, remainders, left.book, left.wide, count, x, dimension, out);
 }
 
 // Where the children are more than the codes, the query meets each code once. Whether it did.
@@ -304,7 +307,7 @@ void Search::guide(int depth, const std::vector<int32_t>& beams) {
   Depth& below = depths_[depth + 1];
   // All roots are scored anyway, and nothing need be guessed: there the prior goes along with the steering.
   const float prior = joint(depth) ? 0 : parts_.prior[depth], weight = parts_.mass[depth];
-  const float* mass = tree_->log_mass[depth];
+  const uint16_t* mass = tree_->log_mass[depth];
   const bool tabled = prior != 0 && tree_->by_code && !lean(depth) && table(depth, beams);
   share(depth, beams, [&](int, int first, int count, Scratch& scratch) {
     float* base = below.base.data() + first;
@@ -315,9 +318,9 @@ void Search::guide(int depth, const std::vector<int32_t>& beams) {
         for (int i = 0; i < count; ++i) towards[i] = by_code_[code[i]];
       else
         dots(depth, first, count, query_.data(), scratch, towards);
-      for (int i = 0; i < count; ++i) base[i] = prior * towards[i] + weight * mass[child[i]];
+      for (int i = 0; i < count; ++i) base[i] = prior * towards[i] + weight * from_half(mass[child[i]]);
     } else {
-      for (int i = 0; i < count; ++i) base[i] = weight * mass[child[i]];
+      for (int i = 0; i < count; ++i) base[i] = weight * from_half(mass[child[i]]);
     }
   });
   if (!speaks(depth) || beams.size() <= kStep) return;

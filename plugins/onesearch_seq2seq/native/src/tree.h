@@ -9,12 +9,14 @@ constexpr int kMostLevels = 26;
 
 // What the vectors of a depth's nodes have beyond those of their codes; nodes without siblings have nothing.
 struct Remainders {
-  const uint16_t* book;    // f16[⌈D / 16⌉, 256, 16]; nullptr: there are none
+  const uint16_t* book;    // f16[⌈D / w⌉, 256, w]; nullptr: there are none
   const uint64_t* parted;  // a bit a node: whether it has siblings
   const int32_t* before;   // nodes with siblings before each word of bits
-  const uint8_t* codes;    // u8[m, ⌈D / 16⌉], of those nodes in their order
+  const uint8_t* codes;    // u8[m, bytes], of those nodes in their order
+  int32_t bytes;           // ⌈D / w⌉
+  int32_t wide;            // w
 
-  const uint8_t* of(int32_t node, int bytes) const {
+  const uint8_t* of(int32_t node) const {
     const uint64_t word = parted[node >> 6], bit = uint64_t{1} << (node & 63);
     if (!(word & bit)) return nullptr;
     const int64_t row = before[node >> 6] + __builtin_popcountll(word & (bit - 1));
@@ -31,8 +33,8 @@ struct Tree {
   const int32_t* code_bytes;          // [L]: 1, 2 or 4
   const uint16_t* const* vectors;     // f16[n_{ℓ+1}, D]; with by_code f16[K_ℓ, D]
   int32_t by_code;                    // whether a child's vector is that of its code, and its remainder
-  const Remainders* remainders;       // [L], of which the first is empty; nullptr: there are none
-  const float* const* log_mass;       // f32[n_{ℓ+1}], -inf where nothing is alive
+  const Remainders* remainders;       // [L], some of which are empty; nullptr: there are none
+  const uint16_t* const* log_mass;    // f16[n_{ℓ+1}], -inf where nothing is alive
 
   int32_t code_of(int level, int32_t node) const {
     const void* codes = code[level];
