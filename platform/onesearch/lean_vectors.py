@@ -22,8 +22,8 @@ from onesearch.codebooks import Codebooks
 from onesearch.errors import ArtifactError
 from onesearch.semantic_ids import PrefixTree
 
-WIDTHS = (8, 32)
-"""Numbers of a stretch at the second level and at the third; multiples of 8."""
+BYTES = (32, 8)
+"""Bytes of a remainder at most, at the second level and at the third."""
 CODES = 256
 """Entries of the book of a stretch."""
 FILE = "remainders.safetensors"
@@ -38,7 +38,7 @@ class CodeGuide:
     Attributes:
         centroids: f16[K_ℓ, D] of each level.
         books: f16[⌈D / w⌉, 256, w] of the levels from the second on that have remainders, w of
-            :data:`WIDTHS`; None: there are none, and nodes of one parent differ by their codes alone.
+            :func:`widths`; None: there are none, and nodes of one parent differ by their codes alone.
     """
 
     centroids: tuple[np.ndarray, ...]
@@ -95,6 +95,12 @@ class Remainders:
         found = np.zeros((nodes, dim), np.float32)
         found[has] = decoded(self.book, self.codes)[:, :dim]
         return found
+
+
+def widths(dim: int) -> tuple[int, ...]:
+    """Numbers w of a stretch for vectors of D, at the levels from the second on that have remainders: as few
+    as :data:`BYTES` are enough for, and a multiple of 8."""
+    return tuple(8 * -(-dim // (8 * most)) for most in BYTES)
 
 
 def with_siblings(tree: PrefixTree, level: int) -> np.ndarray:

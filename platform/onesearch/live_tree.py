@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onesearch.codebooks import Codebooks
-from onesearch.lean_vectors import WIDTHS, CodeGuide, Remainders, coded, fitted, remainders, with_siblings
+from onesearch.lean_vectors import (
+    CodeGuide,
+    Remainders,
+    coded,
+    fitted,
+    remainders,
+    widths,
+    with_siblings,
+)
 from onesearch.semantic_ids import PrefixTree, sid_keys
 
 # Where more than this share of the items moves, sorting all anew costs no more than putting them in.
@@ -243,7 +251,7 @@ def fit_guide(items: Items, codebooks: Codebooks, seed: int) -> CodeGuide:
         centroids,
         tuple(
             fitted(remainders(tree, level, exact[level], centroids[level]), width, seed)
-            for level, width in zip(range(1, tree.depth), WIDTHS, strict=False)
+            for level, width in zip(range(1, tree.depth), widths(items.vectors.shape[1]), strict=False)
         ),
     )
 

@@ -21,7 +21,7 @@ from onesearch.progress import Progress
 
 from onesearch_khqe.attributes import ATTRIBUTES, NUMBER
 from onesearch_khqe.config import MultimodalConfig
-from onesearch_khqe.extractors import KeywordExtractor
+from onesearch_khqe.extractor import KeywordExtractor
 from onesearch_khqe.items import structured_keywords
 from onesearch_khqe.words import normalise
 

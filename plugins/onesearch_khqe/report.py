@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 
 from onesearch_khqe.artifacts import write_json
 from onesearch_khqe.attributes import ATTRIBUTES
+from onesearch_khqe.codebooks import Codebooks
 from onesearch_khqe.collisions import Assigned
+from onesearch_khqe.config import KhqeConfig
+from onesearch_khqe.extractor import KeywordExtractor
 from onesearch_khqe.measures import (
     codebook_use,
     collision_sizes,
@@ -19,15 +23,29 @@ from onesearch_khqe.measures import (
     independent_rate,
     recall_of,
 )
-
-if TYPE_CHECKING:
-    from onesearch_khqe.learner import KhqeLearner
+from onesearch_khqe.pool import KeywordPool
 
 QUERIES = 1_000
 CUTOFFS = (10, 100, 350)
 
 
-def sid_figures(learner: KhqeLearner, vectors: np.ndarray, sids: np.ndarray) -> dict[str, Any]:
+class Fitted(Protocol):
+    """What a report is of: a learner whose fit is over."""
+
+    settings: KhqeConfig
+    books: Codebooks
+    pool: KeywordPool
+    extractor: KeywordExtractor
+    held_out: pl.DataFrame
+    item_entries: list[list[int]]
+    aligned: dict[str, Any]
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """e° f32[B, D] of queries."""
+        ...
+
+
+def sid_figures(learner: Fitted, vectors: np.ndarray, sids: np.ndarray) -> dict[str, Any]:
     """Figures of one assignment: ``icr_3, icr_5, distinct_share, distortion, collision_sizes``.
 
     ``icr_3`` counts the residual layers, ``icr_5`` the whole SID.
@@ -43,7 +61,7 @@ def sid_figures(learner: KhqeLearner, vectors: np.ndarray, sids: np.ndarray) -> 
 
 
 def figures_of(
-    learner: KhqeLearner,
+    learner: Fitted,
     vectors: np.ndarray,
     plain: np.ndarray,
     assigned: Assigned,
@@ -92,7 +110,7 @@ def figures_of(
 
 
 def _retrieval(
-    learner: KhqeLearner, vectors: np.ndarray, sids: np.ndarray, held_out: pl.DataFrame
+    learner: Fitted, vectors: np.ndarray, sids: np.ndarray, held_out: pl.DataFrame
 ) -> dict[str, Any]:
     rows = (
         held_out.filter(pl.col("weight") > 0).group_by("query", maintain_order=True).agg("item").head(QUERIES)

@@ -20,8 +20,8 @@ from onesearch.index import LiveTree
 from onesearch.progress import Progress
 
 from onesearch_seq2seq import devices
-from onesearch_seq2seq.bench import TEXT, Question, asked_of, opened, random_network
 from onesearch_seq2seq.bench_peers import transformers_engines
+from onesearch_seq2seq.bench_world import TEXT, Question, asked_of, opened, random_network
 from onesearch_seq2seq.config import GpuConfig, Seq2SeqConfig
 from onesearch_seq2seq.exporting import export
 from onesearch_seq2seq.graphs import Precision

@@ -19,7 +19,7 @@ from onesearch.data.store import Store
 from onesearch.errors import UsageError
 from onesearch.evaluation.asked import asked_by, states_of_store
 from onesearch.evaluation.metrics import RESAMPLES, Estimate, bootstrap, per_query
-from onesearch.evaluation.searches import read_searches
+from onesearch.evaluation.query_files import read_searches
 from onesearch.progress import Progress, SilentProgress
 from onesearch.releases.release import Release
 from onesearch.serving import steps

@@ -21,12 +21,12 @@ import numpy as np
 from onesearch.compiling.runtime import Runtime
 from onesearch.contracts import Prompt
 from onesearch.figures import new_figure, write_png
-from onesearch.lean_vectors import CODES, WIDTHS, CodeGuide
+from onesearch.lean_vectors import CODES, CodeGuide, widths
 from onesearch.live_tree import Items, LiveTree
 from onesearch.progress import Progress, SilentProgress
 from onesearch.semantic_ids import sid_keys
 
-from onesearch_seq2seq.bench import DIMENSION, LEVELS, TEXT, random_network
+from onesearch_seq2seq.bench_world import DIMENSION, LEVELS, TEXT, random_network
 from onesearch_seq2seq.exporting import export
 from onesearch_seq2seq.server import Seq2SeqServer
 
@@ -86,7 +86,7 @@ def run(
         (random.normal(size=(codes, DIMENSION)) * 0.7**level / DIMENSION**0.5).astype(np.float16)
         for level, codes in enumerate(LEVELS)
     )
-    shapes = [(-(-DIMENSION // width), CODES, width) for width in WIDTHS]
+    shapes = [(-(-DIMENSION // width), CODES, width) for width in widths(DIMENSION)]
     left = tuple((random.normal(size=shape) * 0.02).astype(np.float16) for shape in shapes)
     guide = CodeGuide(books, left)
     catalogues: list[_Catalogue] = []

@@ -17,7 +17,7 @@ from onesearch.compiling.runtime import Runtime
 from onesearch.contracts import SearchResult, ShopperState
 from onesearch.errors import UsageError
 from onesearch.evaluation.metrics import per_query
-from onesearch.evaluation.searches import read_searches
+from onesearch.evaluation.query_files import read_searches
 from onesearch.progress import Progress, SilentProgress
 from onesearch.releases.release import Release
 from onesearch.serving import steps

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onesearch import live_tree
 from onesearch.errors import UsageError
 from onesearch.index import CatalogueIndex, Changes, Filters
-from onesearch.lean_vectors import CODES, WIDTHS, CodeGuide
+from onesearch.lean_vectors import CODES, CodeGuide, widths
 from onesearch.live_tree import LiveTree
 
 LEVELS = (4, 2, 3)
@@ -121,7 +121,7 @@ def some_guide() -> CodeGuide:
     """Random centroids and books."""
     random = np.random.default_rng(0)
     centroids = tuple(random.normal(size=(size, DIM)).astype(np.float16) for size in LEVELS)
-    books = tuple(random.normal(size=(1, CODES, width)).astype(np.float16) for width in WIDTHS)
+    books = tuple(random.normal(size=(1, CODES, width)).astype(np.float16) for width in widths(DIM))
     return CodeGuide(centroids, books)
 
 

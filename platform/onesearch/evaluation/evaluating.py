@@ -17,7 +17,8 @@ from onesearch.evaluation.guard_rails import GuardRails, reward_hacking
 from onesearch.evaluation.known import Known
 from onesearch.evaluation.metrics import Estimate, estimates, paired, per_query
 from onesearch.evaluation.propensity import CLIP, fade, weighted
-from onesearch.evaluation.searches import Searches, read_searches
+from onesearch.evaluation.query_files import read_searches
+from onesearch.evaluation.searches import Searches
 from onesearch.evaluation.systems import (
     BEFORE_GUIDED,
     UNPERSONALISED,

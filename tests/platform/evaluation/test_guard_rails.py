@@ -11,7 +11,7 @@ import pytest
 from onesearch.errors import DataError, UsageError
 from onesearch.evaluation.guard_rails import GuardRails, gini, reward_hacking
 from onesearch.evaluation.propensity import FADE, Logged, fade, weighted
-from onesearch.evaluation.searches import read_searches
+from onesearch.evaluation.query_files import read_searches
 from onesearch.index import CatalogueIndex
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from onesearch.errors import DataError, UsageError
-from onesearch.evaluation.searches import read_searches
+from onesearch.evaluation.query_files import read_searches
 
 IDS = ["10", "11", "12"]
 

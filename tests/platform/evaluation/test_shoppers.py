@@ -19,7 +19,8 @@ from onesearch.errors import DataError
 from onesearch.evaluation.asked import Asked, asked_by, states_of_store
 from onesearch.evaluation.evaluating import Evaluation, evaluate
 from onesearch.evaluation.metrics import metric_names
-from onesearch.evaluation.searches import ALWAYS, read_searches
+from onesearch.evaluation.query_files import read_searches
+from onesearch.evaluation.searches import ALWAYS
 from onesearch.evaluation.systems import OWN, UNPERSONALISED
 from onesearch.progress import SilentProgress
 from onesearch.releases.release import Release

@@ -9,7 +9,8 @@ import pytest
 from onesearch.contracts.tokenizer import Keyword
 from onesearch.errors import ConfigError, PluginError
 from onesearch_khqe.config import KhqeConfig
-from onesearch_khqe.extractors import KeywordExtractor, make_extractor
+from onesearch_khqe.extractor import KeywordExtractor
+from onesearch_khqe.extractors import make_extractor
 from onesearch_khqe.items import item_texts, structured_keywords, text_keys
 from onesearch_khqe.pool import KeywordPool
 

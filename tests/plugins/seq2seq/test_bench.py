@@ -7,7 +7,8 @@ import pytest
 import torch
 from onesearch.errors import UsageError
 from onesearch.semantic_ids import PrefixTree
-from onesearch_seq2seq.bench import LEVELS, run, synthetic_sids
+from onesearch_seq2seq.bench import run
+from onesearch_seq2seq.bench_world import LEVELS, synthetic_sids
 
 KEYS = {
     "engine",

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onesearch.semantic_ids import PrefixTree
-from onesearch_seq2seq.bench import LEVELS
 from onesearch_seq2seq.bench_scale import branching_sids, run
+from onesearch_seq2seq.bench_world import LEVELS
 from onesearch_seq2seq.native import library
 
 

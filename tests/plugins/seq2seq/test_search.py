@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from onesearch.lean_vectors import CODES, WIDTHS, CodeGuide
+from onesearch.lean_vectors import CODES, CodeGuide
 from onesearch_seq2seq.reference import leaf_log_probs, reference_search
 
 LEVELS = [(7,), (6, 4), (5, 4, 3), (6, 5, 4, 3, 3)]
@@ -42,7 +42,7 @@ def searched(case, engine, network, world, make_prompt, precision="fp32"):
     index = world.make_index(world.random_sids(case["levels"], case["items"], case["seed"]), case["levels"])
     if (nodes := case.get("nodes", "exact")) != "exact":
         centroids = tuple(random.normal(size=(size, world.dim)).astype(np.float16) for size in case["levels"])
-        shapes = [(-(-world.dim // width), CODES, width) for width in WIDTHS[: len(case["levels"]) - 1]]
+        shapes = [(-(-world.dim // width), CODES, width) for width in (8, 16)[: len(case["levels"]) - 1]]
         books = tuple((0.5 * random.normal(size=shape)).astype(np.float16) for shape in shapes)
         index = index.guided_by(CodeGuide(centroids, books if nodes == "lean" else None))
     live = index.live

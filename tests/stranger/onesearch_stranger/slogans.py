@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 from onesearch.contracts import Keyword
 from onesearch.progress import Progress
-from onesearch_khqe.extractors import KeywordExtractor
+from onesearch_khqe.extractor import KeywordExtractor
 
 _SLOGAN = re.compile(r"[\[【]\s*([^\]】]{1,40}?)\s*[\]】]")
 
