@@ -93,7 +93,7 @@ class _Producer(Producer):
     def _connected(self, timeout_s: float) -> Any:
         if self._producer is None:
             patience_ms = max(int(1000 * timeout_s), 1_000)
-            self._producer = kafka.KafkaProducer(
+            self._producer = _KafkaProducer(
                 **_common(self._settings),
                 acks="all",
                 linger_ms=5,
@@ -113,6 +113,15 @@ class _Producer(Producer):
         if producer is not None:
             with suppress(errors.KafkaError):
                 producer.close(timeout=1)
+
+
+class _KafkaProducer(kafka.KafkaProducer):
+    """One that ends without a word where its making failed for want of a broker: the library's own prints a
+    traceback of its ``__del__`` then."""
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            super().__del__()
 
 
 def _outcome(future: Any, until: float) -> Failure | None:
