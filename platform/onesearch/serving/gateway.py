@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import time
-import uuid
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -47,6 +47,8 @@ _TOO_LATE_S = 0.002
 _FOLLOW = 0.05
 _MAX_MESSAGE = 4 * 1024 * 1024
 _MAX_REQUEST_ID = 128
+_IDS = random.Random()  # seeded by the system, once; asking it for each id costs more than the rest of the id
+_NOBODY = ShopperState()
 
 
 class Gateway(pb_grpc.OneSearchServicer):
@@ -225,7 +227,7 @@ class Gateway(pb_grpc.OneSearchServicer):
 
     async def _answer(self, request: SearchRequest, request_id: str, context: Any) -> pb.SearchResponse:
         """Ask one release's models; without them in time, answer with what is most clicked."""
-        request_id = request_id or uuid.uuid4().hex
+        request_id = request_id or f"{_IDS.getrandbits(128):032x}"
         with self.lineup.pick(request.user_id, request_id).working() as deployment:
             return await self._answer_of(deployment, request, request_id, context)
 
@@ -290,7 +292,9 @@ class Gateway(pb_grpc.OneSearchServicer):
 
     async def _state(self, user_id: str, left_s: float) -> ShopperState:
         """What is known of who asks; without an answer in time, nothing."""
-        return await self.lookups.of(user_id, left_s) if self.lookups else ShopperState(user_id)
+        if self.lookups is not None:
+            return await self.lookups.of(user_id, left_s)
+        return ShopperState(user_id) if user_id else _NOBODY
 
 
 class _Admission:
