@@ -43,8 +43,6 @@ class TritonSettings:
         threads: that libraries inside a model may use.
         ready_timeout_s: time for starting and for loading models, each.
         log: where the server's log goes; None: a file that goes with the server.
-        nice: what the nice value of the server and its models' processes rises by. Searches keep every core
-            busy when there are enough of them; who is to turn away the rest must get a core all the same.
     """
 
     host: str = "127.0.0.1"
@@ -54,7 +52,6 @@ class TritonSettings:
     threads: int = 2
     ready_timeout_s: float = 60.0
     log: Path | None = None
-    nice: int = 5
 
 
 class TritonServer:
@@ -111,7 +108,7 @@ class TritonServer:
             self.ports = self.ports or self._choose_ports()
             backends = self._lay_out_backend()
             launcher = Path(__file__).with_name("_launch.py")
-            command = [str(self.environment.python), str(launcher), str(os.getpid()), str(self.settings.nice)]
+            command = [str(self.environment.python), str(launcher), str(os.getpid())]
             command += self._arguments(backends)
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
