@@ -33,6 +33,8 @@ from onesearch.serving.shares import Watch
 _ROUNDS = 5
 _QUERIES = 200
 _WARM_UP = 20
+_SETTLE_S = 0.2
+"""Threads of the libraries that the bare pipeline calls look for more work for a while before they sleep."""
 _READY_S = 120
 _SAMPLES = 100
 _SHOPPERS = 1_000
@@ -178,6 +180,7 @@ def _in_turn(
             started = time.perf_counter()
             pipeline.search(request, state)
             bare.append(time.perf_counter() - started)
+        time.sleep(_SETTLE_S)
         until = time.perf_counter() + seconds / _ROUNDS / 2
         while time.perf_counter() < until:
             request, _ = requests[len(served) % len(requests)]

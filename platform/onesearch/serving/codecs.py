@@ -21,6 +21,8 @@ CATEGORY_SEPARATOR = "\x1f"
 
 def write_filters(filters: Filters) -> bytes:
     """Filters as JSON; no filters are empty bytes."""
+    if not filters:
+        return b""
     given = {name: value for name, value in asdict(filters).items() if value != getattr(Filters(), name)}
     return _json(given)
 

@@ -16,33 +16,38 @@ from onesearch.serving.requests import Encoding, Explanation, Hit, SearchAnswer,
 from onesearch.serving.shopper_view import Interest, SeenItem, ShopperView
 
 DEFAULT_K = 10
+_GUIDES = {number: cast(Guide, name.lower()) for name, number in pb.Guide.items()}
+_NO_FILTERS = Filters()
 
 
 def request_from(message: pb.SearchRequest) -> SearchRequest:
     """A request as it came in, unchecked but for its guide."""
-    if message.guide not in pb.Guide.values():
+    guide = _GUIDES.get(message.guide)
+    if guide is None:
         raise UsageError(f"guide: {message.guide} is none of {', '.join(pb.Guide.keys())}")
-    asked = message.filters
-    filters = Filters(
-        tuple(asked.category),
-        tuple(asked.brands),
-        asked.min_price if asked.HasField("min_price") else None,
-        asked.max_price if asked.HasField("max_price") else None,
-        asked.in_stock,
-    )
     return SearchRequest(
         query=message.query,
         user_id=message.user_id,
         k=message.k if message.HasField("k") else DEFAULT_K,
         offset=message.offset,
-        filters=filters,
+        filters=_filters_from(message.filters) if message.HasField("filters") else _NO_FILTERS,
         beams=message.beams if message.HasField("beams") else None,
         explain=message.explain,
-        guide=cast(Guide, pb.Guide.Name(message.guide).lower()),
+        guide=guide,
         rerank=not message.no_rerank,
         certify=message.certify if message.HasField("certify") else None,
         page_token=message.page_token,
         asked_at_us=message.asked_at_us if message.HasField("asked_at_us") else None,
+    )
+
+
+def _filters_from(message: pb.Filters) -> Filters:
+    return Filters(
+        tuple(message.category),
+        tuple(message.brands),
+        message.min_price if message.HasField("min_price") else None,
+        message.max_price if message.HasField("max_price") else None,
+        message.in_stock,
     )
 
 
@@ -61,7 +66,9 @@ def request_to(request: SearchRequest, request_id: str = "") -> pb.SearchRequest
                 min_price=filters.min_price,
                 max_price=filters.max_price,
                 in_stock=filters.in_stock,
-            ),
+            )
+            if filters
+            else None,
             beams=request.beams,
             explain=request.explain,
             guide=pb.Guide.Value(request.guide.upper()),
@@ -121,23 +128,25 @@ def answer_to(answer: SearchAnswer) -> pb.SearchResponse:
             propensity=hit.propensity,
         )
     if answer.explanation is not None:
-        told = answer.explanation
-        response.explanation.CopyFrom(
-            pb.Explanation(
-                keywords=[pb.Keyword(text=word.text, attribute=word.attribute) for word in told.keywords],
-                query_sid=told.query_sid,
-                meanings=told.meanings,
-                beams=[pb.Beam(sid=sid, log_prob=log_prob) for sid, log_prob in told.beams],
-                found=told.found,
-                branches=told.branches,
-                exact=told.exact,
-                dropped=told.dropped,
-                missing=told.missing,
-                shopper=None if told.shopper is None else view_to(told.shopper),
-                width=told.width,
-            )
-        )
+        response.explanation.CopyFrom(explanation_to(answer.explanation))
     return response
+
+
+def explanation_to(told: Explanation) -> pb.Explanation:
+    """How an answer came about, to be sent."""
+    return pb.Explanation(
+        keywords=[pb.Keyword(text=word.text, attribute=word.attribute) for word in told.keywords],
+        query_sid=told.query_sid,
+        meanings=told.meanings,
+        beams=[pb.Beam(sid=sid, log_prob=log_prob) for sid, log_prob in told.beams],
+        found=told.found,
+        branches=told.branches,
+        exact=told.exact,
+        dropped=told.dropped,
+        missing=told.missing,
+        shopper=None if told.shopper is None else view_to(told.shopper),
+        width=told.width,
+    )
 
 
 def answer_from(response: pb.SearchResponse) -> SearchAnswer:

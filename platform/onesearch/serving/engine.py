@@ -52,9 +52,9 @@ class Engine:
         """
         asked = request, state, self.beams, self.certify, coming
         if await self._is_packed(timeout_s):
-            packed = {REQUEST: _text(pack_request(search_values(*asked)))}
-            answer = await self._triton.infer(self._search, packed, (PACKED,), timeout_s)
-            response = unpack_answer(answer[PACKED][0, 0])
+            packed = pack_request(search_values(*asked))
+            answer = await self._triton.infer_text(self._search, REQUEST, packed, PACKED, timeout_s)
+            response = unpack_answer(answer)
             response.release = self.release
             return response
         outputs = ANSWER + EXPLANATION if request.explain else ANSWER

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import time
-import uuid
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -27,6 +27,7 @@ from onesearch.serving.deployment import Deployment, Lineup
 from onesearch.serving.exploration import Exploration
 from onesearch.serving.inference import EngineLateError, EngineUnavailableError
 from onesearch.serving.lookups import Lookups, Tally
+from onesearch.serving.pace import Pace
 from onesearch.serving.paging import Page
 from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.proto import onesearch_pb2_grpc as pb_grpc
@@ -43,10 +44,13 @@ _LOG = logging.getLogger("onesearch.gateway")
 # with less than the last even that is too late.
 _RESERVE, _RESERVE_MIN_S, _RESERVE_MAX_S = 0.15, 0.010, 0.200
 _TOO_LATE_S = 0.002
-# How fast the usual time of a search follows the last one's.
-_FOLLOW = 0.05
+# Of the searches that may be under way, so many are let in however little time they have: without the models
+# there is an answer for each of them.
+_ALWAYS = 1 / 16
 _MAX_MESSAGE = 4 * 1024 * 1024
 _MAX_REQUEST_ID = 128
+_IDS = random.Random()  # seeded by the system, once; asking it for each id costs more than the rest of the id
+_NOBODY = ShopperState()
 
 
 class Gateway(pb_grpc.OneSearchServicer):
@@ -73,7 +77,7 @@ class Gateway(pb_grpc.OneSearchServicer):
         self.health = HealthServicer()
         self._started = time.monotonic()
         self._in_flight = self._answered = self._degraded = self._refused = 0
-        self._usual_s = 0.0  # what the models took for a search of late, waiting included
+        self._pace = Pace()
         self._server: grpc.aio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -225,7 +229,7 @@ class Gateway(pb_grpc.OneSearchServicer):
 
     async def _answer(self, request: SearchRequest, request_id: str, context: Any) -> pb.SearchResponse:
         """Ask one release's models; without them in time, answer with what is most clicked."""
-        request_id = request_id or uuid.uuid4().hex
+        request_id = request_id or f"{_IDS.getrandbits(128):032x}"
         with self.lineup.pick(request.user_id, request_id).working() as deployment:
             return await self._answer_of(deployment, request, request_id, context)
 
@@ -257,6 +261,8 @@ class Gateway(pb_grpc.OneSearchServicer):
             why = str(error)
             if not isinstance(error, EngineLateError | EngineUnavailableError):
                 _LOG.error("a search failed: %s", why)
+            if isinstance(error, EngineLateError):
+                self._pace.ended(started, answered=False)
             answer = conversion.answer_to(_most_clicked(deployment, request))
             self._degraded += 1
         self._answered += 1
@@ -266,7 +272,7 @@ class Gateway(pb_grpc.OneSearchServicer):
         took_s = time.perf_counter() - started
         answer.took_ms = 1000 * took_s
         if not answer.degraded:
-            self._usual_s += _FOLLOW * (took_s - self._usual_s)
+            self._pace.ended(started, answered=True)
         _log_request(request, answer, why)
         if self.reporter is not None:
             self.reporter.shown(request, answer)
@@ -290,14 +296,16 @@ class Gateway(pb_grpc.OneSearchServicer):
 
     async def _state(self, user_id: str, left_s: float) -> ShopperState:
         """What is known of who asks; without an answer in time, nothing."""
-        return await self.lookups.of(user_id, left_s) if self.lookups else ShopperState(user_id)
+        if self.lookups is not None:
+            return await self.lookups.of(user_id, left_s)
+        return ShopperState(user_id) if user_id else _NOBODY
 
 
 class _Admission:
     """Takes in ``count`` searches, or turns them away while too many are under way.
 
-    While half as many are, it also turns away who will not wait as long as a search takes then: worked on for
-    nothing, one that comes too late makes the next ones late.
+    Before that it turns away who will not wait until the models get to them: worked on for nothing, one that
+    comes too late makes the next ones late.
     """
 
     def __init__(self, gateway: Gateway, context: Any, count: int) -> None:
@@ -310,9 +318,10 @@ class _Admission:
             await _too_late(self._context)
         if gateway._in_flight + self._count > most:
             await self._turn_away(f"{gateway._in_flight} searches are under way, of {most} at most")
-        if left is not None and left < gateway._usual_s and 2 * gateway._in_flight > most:
+        wait_s = gateway._pace.wait_s(gateway._in_flight + self._count)
+        if left is not None and left - _reserve(left) < wait_s and gateway._in_flight >= _ALWAYS * most:
             await self._turn_away(
-                f"{1000 * left:.0f} ms are left, and a search takes {1000 * gateway._usual_s:.0f} at present"
+                f"{1000 * left:.0f} ms are left, and a search takes {1000 * wait_s:.0f} at present"
             )
         gateway._in_flight += self._count
 

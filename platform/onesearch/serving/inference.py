@@ -1,7 +1,6 @@
 """Triton's inference service over HTTP, as little as possible between it and the caller.
 
-Of the ways to ask Triton from Python this one costs least processor time (docs/decisions.md). It speaks the
-part of HTTP/1.1 that Triton does: every answer tells its length, connections stay open.
+Of the ways to ask Triton from Python this one costs least processor time (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -18,11 +18,11 @@ from urllib.parse import quote
 import numpy as np
 
 from onesearch.errors import ServingError, UsageError
+from onesearch.serving.connection import Answer, Connection, GoneError
 from onesearch.serving.triton import reason
-from onesearch.serving.wire import read_response, write_request
+from onesearch.serving.wire import read_response, read_text, write_request, write_text
 
 _HEAD = "inference-header-content-length"
-_END = b"\r\n\r\n"
 
 
 class EngineUnavailableError(ServingError):
@@ -34,28 +34,6 @@ class EngineLateError(ServingError):
 
 
 @dataclass
-class _Connection:
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    used: bool = False
-
-    def close(self) -> None:
-        with suppress(RuntimeError, OSError):  # the loop, or the other side, may be gone
-            self.writer.close()
-
-
-@dataclass(frozen=True)
-class _Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-class _GoneError(Exception):
-    """The other side closed a kept connection before it said anything."""
-
-
-@dataclass
 class Inference:
     """Asks the models of one Triton. Any number of calls at once, in one event loop.
 
@@ -64,7 +42,7 @@ class Inference:
     """
 
     address: str
-    _idle: list[_Connection] = field(default_factory=list)
+    _idle: list[Connection] = field(default_factory=list)
 
     async def infer(
         self, model: str, inputs: Mapping[str, np.ndarray], outputs: Iterable[str], timeout_s: float
@@ -76,12 +54,11 @@ class Inference:
             EngineLateError, EngineUnavailableError: no answer in time; nobody there to answer.
             ServingError: the model failed.
         """
-        head, body = write_request(inputs, outputs)
-        lines = f"Inference-Header-Content-Length: {head}\r\n"
-        answer = await self._ask("POST", f"{_path(model)}/infer", lines, body, timeout_s)
-        if answer.status != HTTPStatus.OK:
-            raise _problem(answer)
-        return read_response(int(answer.headers.get(_HEAD, len(answer.body))), answer.body)
+        return read_response(*await self._infer(model, write_request(inputs, outputs), timeout_s))
+
+    async def infer_text(self, model: str, name: str, text: bytes, output: str, timeout_s: float) -> bytes:
+        """One inference of a model that takes one text and gives one. Raises as :meth:`infer` does."""
+        return read_text(*await self._infer(model, write_text(name, text, output), timeout_s))
 
     async def ready(self, model: str, timeout_s: float) -> bool:
         """Whether a model is loaded."""
@@ -108,58 +85,56 @@ class Inference:
         while self._idle:
             self._idle.pop().close()
 
-    async def _ask(self, method: str, path: str, lines: str, body: bytes, timeout_s: float) -> _Answer:
+    async def _infer(self, model: str, asked: tuple[int, bytes], timeout_s: float) -> tuple[int, bytes]:
+        """How many bytes of the answer are its head, and the answer."""
+        head, body = asked
+        lines = f"Inference-Header-Content-Length: {head}\r\n"
+        answer = await self._ask("POST", f"{_path(model)}/infer", lines, body, timeout_s)
+        if answer.status != HTTPStatus.OK:
+            raise _problem(answer)
+        return int(answer.headers.get(_HEAD, len(answer.body))), answer.body
+
+    async def _ask(self, method: str, path: str, lines: str, body: bytes, timeout_s: float) -> Answer:
         request = f"{method} {path} HTTP/1.1\r\nHost: triton\r\nContent-Length: {len(body)}\r\n{lines}\r\n"
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._exchange(request.encode() + body)
+            return await self._exchange(request.encode() + body, timeout_s)
         except TimeoutError as error:
             raise EngineLateError("the models did not answer in time") from error
-        except (OSError, EOFError) as error:
+        except OSError as error:
             raise EngineUnavailableError(f"the models do not answer: {error}") from error
-        except (ValueError, KeyError, asyncio.LimitOverrunError) as error:
+        except (ValueError, KeyError) as error:
             raise ServingError(f"Triton answered what is no HTTP ({error})") from error
 
-    async def _exchange(self, request: bytes) -> _Answer:
+    async def _exchange(self, request: bytes, timeout_s: float) -> Answer:
         """Ask over a kept connection, or a new one. A kept one that was closed meanwhile is no answer."""
         while self._idle:
-            with suppress(_GoneError):
-                return await self._over(self._idle.pop(), request)
-        host, _, port = self.address.rpartition(":")
-        opened = await asyncio.open_connection(host.strip("[]"), int(port))
-        return await self._over(_Connection(*opened), request)
-
-    async def _over(self, connection: _Connection, request: bytes) -> _Answer:
-        reader = connection.reader
+            with suppress(GoneError):
+                return await self._over(self._idle.pop(), request, timeout_s)
+        connection = await asyncio.wait_for(self._connected(), timeout_s)
         try:
-            connection.writer.write(request)
-            try:
-                head = await reader.readuntil(_END)
-            except (asyncio.IncompleteReadError, ConnectionError) as error:
-                if connection.used and not getattr(error, "partial", b""):
-                    raise _GoneError from error
-                raise ConnectionError("Triton closed the connection") from error
-            status, headers = _read_head(head)
-            answer = _Answer(status, headers, await reader.readexactly(int(headers["content-length"])))
-        except BaseException:  # a late answer must not be taken for that to the next request
-            connection.close()
-            raise
-        connection.used = True
+            return await self._over(connection, request, timeout_s)
+        except GoneError as error:
+            raise ConnectionError("the connection was closed") from error
+
+    async def _connected(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        connection = Connection(loop)
+        host, _, port = self.address.rpartition(":")
+        await loop.create_connection(lambda: connection, host.strip("[]"), int(port))
+        return connection
+
+    async def _over(self, connection: Connection, request: bytes, timeout_s: float) -> Answer:
+        answer = await connection.ask(request, timeout_s)
         self._idle.append(connection)
         return answer
 
 
+@cache
 def _path(model: str) -> str:
     return f"/v2/models/{quote(model, safe='')}"
 
 
-def _read_head(head: bytes) -> tuple[int, dict[str, str]]:
-    first, *lines = head[: -len(_END)].decode("latin-1").split("\r\n")
-    pairs = (line.partition(":") for line in lines)
-    return int(first.split(" ", 2)[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
-
-
-def _problem(answer: _Answer) -> Exception:
+def _problem(answer: Answer) -> Exception:
     """What a refusal says, as the error that callers tell it by."""
     try:
         details = reason(str(json.loads(answer.body)["error"]))

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 import threading
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import grpc
 import numpy as np
 
+from onesearch.errors import ServingError
+from onesearch.serving import flood
 from onesearch.serving.client import AsyncClient, Client, GatewayError
+from onesearch.serving.conversion import request_to
+from onesearch.serving.flood import SENT, Outcome, Task
 from onesearch.serving.requests import SearchRequest
 
 _LOOK_EVERY_S = 0.05
 _LONGEST_RECOVERY_S = 30.0
+_LONGEST_LINE = 64 * 1024 * 1024
 _AS_BEFORE = 2.0
 """A search that takes at most so many times the usual is one of normal service."""
 
@@ -98,7 +106,7 @@ async def overload(
     usual_ms: float,
     deadline_s: float = 1.0,
 ) -> Overload:
-    """Send ``per_s`` searches a second for ``seconds``, then look when service is normal again.
+    """Send ``per_s`` searches a second for ``seconds``, from a process of its own; see when all is as before.
 
     Args:
         address: the gateway's.
@@ -106,55 +114,59 @@ async def overload(
         usual_ms: what a search takes when nothing else is asked.
         deadline_s: of each search.
     """
-    became: Counter[str] = Counter()
-    times: list[float] = []
-
-    async def ask(client: AsyncClient, request: SearchRequest) -> None:
-        begun = time.perf_counter()
-        try:
-            answer = await client.search(request, timeout_s=deadline_s)
-        except GatewayError as error:
-            kinds = {grpc.StatusCode.RESOURCE_EXHAUSTED: "refused", grpc.StatusCode.DEADLINE_EXCEEDED: "late"}
-            became[kinds.get(error.code, "failed")] += 1
-            return
-        became["degraded" if answer.degraded else "answered"] += 1
-        if not answer.degraded:
-            times.append(time.perf_counter() - begun)
-
-    async with AsyncClient(address) as client:
-        started, sent, under_way = time.perf_counter(), 0, set()
-        while (passed := time.perf_counter() - started) < seconds:
-            while sent < passed * per_s:
-                task = asyncio.create_task(ask(client, requests[sent % len(requests)]))
-                under_way.add(task)
-                task.add_done_callback(under_way.discard)
-                sent += 1
-            await asyncio.sleep(0.002)
-        ended = time.perf_counter()
-        normal_after = None
-        while time.perf_counter() - ended < _LONGEST_RECOVERY_S:
-            begun = time.perf_counter()
-            try:
-                answer = await client.search(requests[0], timeout_s=deadline_s)
-            except GatewayError:
-                answer = None
-            took = 1000 * (time.perf_counter() - begun)
-            if answer is not None and not answer.degraded and took <= _AS_BEFORE * usual_ms:
-                normal_after = round(time.perf_counter() - ended, 2)
-                break
-            await asyncio.sleep(_LOOK_EVERY_S)
-        await asyncio.gather(*under_way)
+    made = [b64encode(request_to(request).SerializeToString()).decode() for request in requests]
+    task = Task(address, made, per_s, seconds, deadline_s)
+    sender = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        flood.__name__,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=_LONGEST_LINE,
+    )
+    assert sender.stdin is not None and sender.stdout is not None
+    try:
+        sender.stdin.write(json.dumps(asdict(task)).encode() + b"\n")
+        if (await sender.stdout.readline()).strip() != SENT.encode():
+            raise ServingError("the process that sends too many searches has failed")
+        normal_after = await _normal_after(address, requests[0], usual_ms, deadline_s)
+        outcome = Outcome(**json.loads(await sender.stdout.readline()))
+    finally:
+        if sender.returncode is None:
+            with suppress(ProcessLookupError):
+                sender.kill()
+            await sender.wait()
+    became = Counter(outcome.became)
     return Overload(
-        offered_per_s=round(sent / (ended - started), 1),
-        offered=sent,
+        offered_per_s=round(outcome.sent / outcome.lasted_s, 1),
+        offered=outcome.sent,
         answered=became["answered"],
         degraded=became["degraded"],
         refused=became["refused"],
         late=became["late"],
         failed=became["failed"],
-        p99_ms=_ms(times, 99),
+        p99_ms=_ms(outcome.times_s, 99),
         normal_after_s=normal_after,
     )
+
+
+async def _normal_after(
+    address: str, request: SearchRequest, usual_ms: float, deadline_s: float
+) -> float | None:
+    """Seconds from now until a search is answered by the models about as fast as usual."""
+    began = time.perf_counter()
+    async with AsyncClient(address) as client:
+        while time.perf_counter() - began < _LONGEST_RECOVERY_S:
+            begun = time.perf_counter()
+            try:
+                answer = await client.search(request, timeout_s=deadline_s)
+            except GatewayError:
+                answer = None
+            took = 1000 * (time.perf_counter() - begun)
+            if answer is not None and not answer.degraded and took <= _AS_BEFORE * usual_ms:
+                return round(time.perf_counter() - began, 2)
+            await asyncio.sleep(_LOOK_EVERY_S)
+    return None
 
 
 def _ms(times: Sequence[float], share: float) -> float:

@@ -266,7 +266,7 @@ class RewardModel(Model):
 
     def kind(self, tensors: Tensors) -> Hashable:
         """With and without the reward the score has other parts; item numbers are of one generation."""
-        return bool(tensors["RERANK"].all()), np.unique(tensors["GENERATION"]).tobytes()
+        return bool(tensors["RERANK"].all()), _different(tensors["GENERATION"])
 
     def fit(self, request: Tensors, answer: Tensors) -> Tensors:
         """Without the padding to the widest request; it was sorted behind everything else."""
@@ -296,7 +296,7 @@ class ResolverModel(Model):
 
     reads = (
         "ITEMS", "LOG_PROBS", "ORDER", "TOTALS", "PARTS", "GENERATION", "DROPPED_MASS", "K", "OFFSET",
-        "SHOWN", "CATALOGUE",
+        "SHOWN", "CATALOGUE", "EXPLAIN",
     )  # fmt: skip
 
     def open(self, release: Release, runtime: Runtime, generations: Generations | None = None) -> None:
@@ -309,7 +309,7 @@ class ResolverModel(Model):
         return id(tensors)
 
     def run(self, batch: Tensors) -> Tensors:
-        """Look the rows up."""
+        """Look the rows up; the best SIDs and what may be missing only where EXPLAIN asks for them."""
         table = searched(batch, self.held)
         return merge([self._page(table, batch, row) for row in range(len(batch["K"]))])
 
@@ -322,11 +322,11 @@ class ResolverModel(Model):
         hidden = steps.seen(table.items, candidates, row, shown)
         at = steps.page(ranked, candidates, row, k, offset, hidden)
         rows = table.rows(candidates.items[row, at])
-        beams = steps.best_sids(table.sids, candidates, row, EXPLAINED_BEAMS)
-        before = places_before(offset, shown)
-        missing = steps.missing_bound(
-            float(batch["DROPPED_MASS"][row, 0]), candidates.log_probs[row], before + k
-        )
+        beams, missing = [], None
+        if batch["EXPLAIN"][row, 0]:
+            mass, last = float(batch["DROPPED_MASS"][row, 0]), places_before(offset, shown) + k
+            beams = steps.best_sids(table.sids, candidates, row, EXPLAINED_BEAMS)
+            missing = steps.missing_bound(mass, candidates.log_probs[row], last)
         levels = table.sids.shape[1]
         # Not every client copes with tensors without elements: an empty page has one row of blanks.
         blank = not rows
@@ -395,8 +395,8 @@ def searched(batch: Tensors, held: Held[P]) -> P:
 
 def _only(batch: Tensors, name: str) -> int:
     """The one number that a tensor holds. Raises UsageError where a request has several."""
-    values = np.unique(batch[name])
-    if len(values) != 1:
+    values = batch[name].ravel()
+    if (values != values[0]).any():
         raise UsageError(f"{name}: one request has one value")
     return int(values[0])
 
@@ -404,9 +404,12 @@ def _only(batch: Tensors, name: str) -> int:
 def _asked(batch: Tensors) -> bytes:
     """What of the catalogue a request asks for; requests of one batch ask for the same."""
     catalogue = batch.get("CATALOGUE")
-    if catalogue is None:
-        return b""
-    return catalogue.tobytes() if len(catalogue) == 1 else np.unique(catalogue, axis=0).tobytes()
+    return b"" if catalogue is None else _different(catalogue)
+
+
+def _different(rows: np.ndarray) -> bytes:
+    """The different rows of a tensor; as a rule there is one, and nothing to be sorted."""
+    return rows.tobytes() if len(rows) == 1 else np.unique(rows, axis=0).tobytes()
 
 
 def texts(tensor: np.ndarray) -> list[str]:

@@ -14,8 +14,9 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from onesearch.errors import ServingError, UsageError
-from onesearch.serving.answers import read_answer
-from onesearch.serving.conversion import answer_to
+from onesearch.serving.answers import read_explanation
+from onesearch.serving.conversion import explanation_to
+from onesearch.serving.message import write_hits
 from onesearch.serving.proto import onesearch_pb2 as pb
 from onesearch.serving.requests import places_before
 
@@ -66,9 +67,14 @@ def pack_answer(tensors: Mapping[str, np.ndarray]) -> bytes:
     Made where the tensors are, so that nothing between them and the shop takes it apart again. Who asked for
     it adds release, request and page.
     """
+    explain = bool(tensors["EXPLAIN"][0, 0])
+    told = pb.SearchResponse(
+        generation=int(tensors["GENERATION"][0, 0]),
+        explanation=explanation_to(read_explanation(tensors)) if explain else None,
+    )
     before = places_before(int(tensors["OFFSET"][0, 0]), tensors["SHOWN"][0, 0])
-    answer = read_answer(tensors, "", before, bool(tensors["EXPLAIN"][0, 0]))
-    packed: bytes = answer_to(answer).SerializeToString()
+    # Messages one behind the other are one message with the fields of both.
+    packed: bytes = told.SerializeToString() + write_hits(tensors, before)
     return packed
 
 

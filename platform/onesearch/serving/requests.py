@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from onesearch.shoppers.events import FUTURE_LIMIT_S
 GUIDES: tuple[str, ...] = get_args(Guide)
 # Tabs and line ends are blanks that people paste; every other control character is a mistake or an attack.
 _BLANKS = str.maketrans("\t\n\r", "   ")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 MAX_FILTER_VALUES = 64
 EXPLAINED_BEAMS = 10
 KEY_BYTES = 8
@@ -121,7 +123,8 @@ class Limits:
             raise UsageError(
                 f"asked_at_us: {request.asked_at_us} is not a time from 1970 to tomorrow, in microseconds"
             )
-        self._check_filters(request.filters)
+        if request.filters:
+            self._check_filters(request.filters)
 
     @staticmethod
     def _check_filters(filters: Filters) -> None:
@@ -148,9 +151,8 @@ def check_query(query: str, limit: int = 4_096) -> None:
     cleaned = query.translate(_BLANKS)
     if not cleaned.strip():
         raise UsageError("query: empty")
-    for at, character in enumerate(cleaned):
-        if ord(character) < 32 or 127 <= ord(character) < 160:
-            raise UsageError(f"query: control character U+{ord(character):04X} at position {at}")
+    if found := _CONTROL.search(cleaned):
+        raise UsageError(f"query: control character U+{ord(found[0]):04X} at position {found.start()}")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ EXPLANATION = (
     "BRANCHES", "WIDTH",
 )  # fmt: skip
 """Tensors that an explanation is made of."""
+_LENGTH = struct.Struct("<I")
 _TRITON = {np.dtype(dtype): name for name, dtype in _NUMPY.items()}
 
 
@@ -42,6 +43,25 @@ def write_request(inputs: Mapping[str, np.ndarray], outputs: Iterable[str] = ())
         asked["parameters"] = {"binary_data_output": True}
     head = json.dumps(asked).encode()
     return len(head), head + raw
+
+
+def write_text(name: str, text: bytes, output: str) -> tuple[int, bytes]:
+    """The body of a request of one text, answered with one, and how many bytes of it are its head."""
+    size = _LENGTH.size + len(text)
+    head = (
+        f'{{"inputs":[{{"name":"{name}","datatype":"BYTES","shape":[1,1],'
+        f'"parameters":{{"binary_data_size":{size}}}}}],'
+        f'"outputs":[{{"name":"{output}","parameters":{{"binary_data":true}}}}]}}'
+    ).encode()
+    return len(head), head + _LENGTH.pack(len(text)) + text
+
+
+def read_text(head: int, body: bytes) -> bytes:
+    """The one text of a response whose first ``head`` bytes are its head. Raises ServingError for others."""
+    start = head + _LENGTH.size
+    if len(body) < start or _LENGTH.unpack_from(body, head)[0] != len(body) - start:
+        raise ServingError(f"{len(body)} bytes cannot be read as a text")
+    return body[start:]
 
 
 def read_response(head: int, body: bytes) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onesearch.errors import ServingError
-from onesearch.serving.wire import pack, read_response, unpack, write_request
+from onesearch.serving.wire import pack, read_response, read_text, unpack, write_request, write_text
 
 
 def _answered(head: int, body: bytes) -> tuple[int, bytes]:
@@ -63,3 +63,19 @@ def test_other_bytes_are_no_response(raw: bytes, head: int) -> None:
 def test_a_text_that_is_cut_short_is_noticed() -> None:
     with pytest.raises(ServingError, match="cut short"):
         read_response(*_answer(b"\x05\x00\x00\x00abc", datatype="BYTES", shape=[1, 1]))
+
+
+@given(st.binary(max_size=300))
+def test_one_text_is_asked_and_answered_as_any_tensor(text: bytes) -> None:
+    array = np.empty((1, 1), dtype=object)
+    array[0, 0] = text
+    asked, expected = write_text("X", text, "Y"), write_request({"X": array}, ["Y"])
+    assert json.loads(asked[1][: asked[0]]) == json.loads(expected[1][: expected[0]])
+    assert asked[1][asked[0] :] == expected[1][expected[0] :]
+    assert read_text(*_answered(*asked)) == text
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x05\x00\x00", b"\x05\x00\x00\x00abc", b"\x01\x00\x00\x00abc"])
+def test_what_is_no_single_text_is_noticed(raw: bytes) -> None:
+    with pytest.raises(ServingError, match="cannot be read as a text"):
+        read_text(*_answer(raw))
