@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from onesearch.catalogue.applying import Applier
 from onesearch.catalogue.generations import Generations
@@ -19,9 +18,6 @@ from onesearch.catalogue.log import ChangeLog
 from onesearch.releases.release import Release
 from onesearch.serving.catalogue import ItemTable
 from onesearch.serving.deployment import Deployment
-
-if TYPE_CHECKING:
-    from onesearch.serving.fleet import Fleet
 
 _LOG = logging.getLogger("onesearch.advancing")
 _LOOK_EVERY_S = 0.1
@@ -32,9 +28,12 @@ _PAUSE_S = 2.0
 class Advancing:
     """Keeps all deployments of a fleet at their newest generation. Runs until cancelled."""
 
-    def __init__(self, fleet: Fleet, changed: Callable[[], None]) -> None:
-        """``changed`` is called after a deployment has advanced."""
-        self._fleet = fleet
+    def __init__(
+        self, deployments: Callable[[], Collection[Deployment]], changed: Callable[[], None]
+    ) -> None:
+        """``deployments`` tells those of the fleet at a moment; ``changed`` is called after one has
+        advanced."""
+        self._deployments = deployments
         self._changed = changed
         self._again: dict[Deployment, float] = {}
 
@@ -42,7 +41,7 @@ class Advancing:
         """Look ten times a second; what cannot be opened is tried again."""
         loop = asyncio.get_running_loop()
         while True:
-            for deployment in list(self._fleet.deployments):
+            for deployment in list(self._deployments()):
                 if loop.time() < self._again.get(deployment, 0.0):
                     continue
                 try:
@@ -53,7 +52,8 @@ class Advancing:
                     _LOG.error(
                         "release %s stays at generation %d: %s", deployment.name, deployment.generation, error
                     )
-            self._again = {one: at for one, at in self._again.items() if one in self._fleet.deployments}
+            there = self._deployments()
+            self._again = {one: at for one, at in self._again.items() if one in there}
             await asyncio.sleep(_LOOK_EVERY_S)
 
 

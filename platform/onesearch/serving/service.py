@@ -175,7 +175,7 @@ class Service:
                     follower = Follower(self.registry, self._fleet, gateway, say)
                     tasks.create_task(follower.run())
                 tasks.create_task(self._watch(gateway, follower, say))
-                tasks.create_task(Advancing(self._fleet, say).run())
+                tasks.create_task(Advancing(lambda: self._fleet.deployments, say).run())
         finally:
             if keeping is not None:
                 keeping.cancel()
