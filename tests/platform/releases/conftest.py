@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from onesearch.codebooks import Codebooks
 from onesearch.config import Config, parse_config
 from onesearch.contracts.offers import ROLES, Offer
 from onesearch.index import CatalogueIndex
@@ -48,7 +49,11 @@ def source(tmp_path: Path) -> Path:
         }
     )
     sids = np.array([[0, 1], [0, 2], [3, 3]])
-    CatalogueIndex.build(items, sids, np.eye(3, 8), np.ones(3), LEVELS).save(folder / "index")
+    index = CatalogueIndex.build(items, sids, np.eye(3, 8), np.ones(3), LEVELS)
+    index.save(folder / "index")
+    books = Codebooks.of([np.eye(size, 8) for size in LEVELS])
+    books.save(folder / "index")
+    index.fit_guide(books, seed=0).save_books(folder / "index")
     Vocabulary.train(["a b c", "b c d"], LEVELS, 512).save(folder / "vocabulary")
     for role in ROLES:
         for part in (folder / role, folder / "learners" / role):
