@@ -38,7 +38,8 @@ def test_a_release_reads_back_as_it_was_written(release: Release, config: Config
 def every_file() -> list[str]:
     roles = ("tokenizer", "user_encoder", "generator", "reward")
     parts = [f"{role}/weights.bin" for role in roles] + [f"learners/{role}/weights.bin" for role in roles]
-    index = ["index/items.parquet", "index/arrays.safetensors", "index/index.json"]
+    index = ["items.parquet", "arrays.safetensors", "index.json", "codebooks.safetensors"]
+    index = [f"index/{name}" for name in (*index, "remainders.safetensors")]
     return [*parts, *index, "vocabulary/tokenizer.json", "vocabulary/layout.json", "config.toml"]
 
 
