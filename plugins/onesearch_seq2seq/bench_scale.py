@@ -2,8 +2,8 @@
 
 The SIDs are synthetic and drawn as those of Home Depot's catalogue lie (:func:`branching_sids`); the network
 has random weights, to which it is all the same what it learnt. All items have one vector while the index is
-made, since vectors of ten million would fill the memory, and what is left of nodes is random bytes when it is
-searched.
+made, since vectors of ten million would fill the memory; when it is searched, first codes stand for what
+their centroids say, and what is left of nodes is random bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -205,6 +205,7 @@ def _made(count: int, guide: CodeGuide) -> _Catalogue:
     insert_ms = (time.perf_counter() - began) * 1000
     for level in live.remainders:
         level.codes[:] = random.integers(0, CODES, level.codes.shape, dtype=np.uint8)
+    live = replace(live, vectors=guide.centroids)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return _Catalogue(items, live, build_s, insert_ms, memory)
 

@@ -94,10 +94,11 @@ def _remainders(live: LiveTree, held: list[np.ndarray]) -> ctypes.Array[lib.Rema
     rows = (lib.Remainders * live.tree.depth)()
     for row, left in zip(rows[1:], live.remainders, strict=False):
         row.bytes, row.wide = left.codes.shape[1], left.book.shape[2]
-        for name in ("book", "parted", "before", "codes"):
-            array = np.ascontiguousarray(getattr(left, name))
-            held.append(array)
-            setattr(row, name, array.ctypes.data)
+        arrays = {name: getattr(left, name) for name in ("book", "parted", "before", "codes")}
+        arrays["columns"] = left.book.transpose(0, 2, 1).astype(np.float32)
+        for name, array in arrays.items():
+            held.append(np.ascontiguousarray(array))
+            setattr(row, name, held[-1].ctypes.data)
     return rows
 
 

@@ -54,7 +54,7 @@ class Remainders(ctypes.Structure):
     """``Remainders`` of tree.h."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("book", "parted", "before", "codes")),
+        *((name, c_void_p) for name in ("book", "columns", "parted", "before", "codes")),
         ("bytes", c_int32),
         ("wide", c_int32),
     ]

@@ -19,6 +19,7 @@ from onesearch.lean_vectors import CODES, CodeGuide
 from onesearch_seq2seq.native import build, library, weights
 from onesearch_seq2seq.native.engine import NativeEngine
 from onesearch_seq2seq.native.packing import packed_matrix
+from onesearch_seq2seq.reference import reference_search
 from onesearch_seq2seq.server import Seq2SeqServer
 
 LEVELS = (6, 5, 4, 3, 3)
@@ -74,6 +75,36 @@ def lean(index):
     shapes = [(-(-dim // width), CODES, width) for width in (8, 16, 24)]
     books = tuple((0.5 * random.normal(size=shape)).astype(np.float16) for shape in shapes)
     return index.guided_by(CodeGuide(centroids, books))
+
+
+def test_many_children_are_looked_up_and_score_the_same(network, world, ask):
+    """Where a prefix has many children their remainders are added up from a table: near to what they are,
+    and the same for any instruction set and number of threads."""
+    levels, random = (3, 200, 90), np.random.default_rng(4)
+    sids = np.stack([random.integers(0, size, 900) for size in levels], axis=1)
+    sids[:200, 0], sids[200:400, :2] = 0, (1, 7)
+    index = world.make_index(sids.astype(np.int32), levels)
+    dim = index.vectors.shape[1]
+    centroids = tuple(0.1 * random.normal(size=(size, dim)).astype(np.float16) for size in levels)
+    books = tuple((0.2 * random.normal(size=(-(-dim // w), CODES, w))).astype(np.float16) for w in (8, 16))
+    live = index.guided_by(CodeGuide(centroids, books)).live
+    counts = [np.diff(first).max() for first in live.tree.first_child[1:]]
+    assert min(counts) >= 64
+    net = network(levels)
+    served = net.server("fp32", index, "native").weights["guided"]
+    path = net.folder / "fp32" / "native.safetensors"
+    found = [
+        searched(NativeEngine(path, threads, served, name), served, ask, live, 30)
+        for name in library.instructions()
+        for threads in (1, 3)
+    ]
+    for one in found[1:]:
+        assert_same(one, found[0])
+    prompt, queries = ask
+    for row in range(len(queries)):
+        logits = net.logits(live, prompt.ids[row][prompt.mask[row]], queries[row], served, prompt.prefix[row])
+        expected = reference_search(live, logits, 30)
+        np.testing.assert_allclose(found[0].log_probs[row], expected.log_probs[0], atol=5e-3)
 
 
 @pytest.mark.parametrize("nodes", ["exact", "lean"])

@@ -65,9 +65,12 @@ struct Kernels {
   void (*dots_f16)(const uint16_t* rows, int stride, const int32_t* index, int many, const float* x, int count,
                    float* out);
   // The same with f16(rows[index[i]] + remainder i) in place of the rows. A remainder is a byte for `wide` numbers,
-  // a multiple of 8: which entry of the book f16[⌈count / wide⌉][256][wide] they are; nullptr: none.
+  // a multiple of 8: which entry of the book f16[⌈count / wide⌉][256][wide] they are.
   void (*dots_coded)(const uint16_t* rows, int stride, const int32_t* index, const uint8_t* const* remainders,
                      const uint16_t* book, int wide, int many, const float* x, int count, float* out);
+  // What x says of each entry of such a book, whose columns are f32[⌈count / wide⌉][wide][256]:
+  // out[s][j] = Σ_k columns[s][k][j] · x[s · wide + k].
+  void (*look_ups)(const float* columns, int wide, const float* x, int count, float* out);
   // Attention of one query to `count` positions, whose keys and values are past[j][0 … d) and past[j][d … 2d).
   void (*attend)(const float* query, const float* const* past, int count, int heads, int width, float* out);
 };

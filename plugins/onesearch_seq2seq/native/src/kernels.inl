@@ -204,37 +204,61 @@ void dots_f16(const uint16_t* rows, int stride, const int32_t* index, int many, 
   dots(rows, stride, index, many, x, count, out);
 }
 
-// One at a time: what is added to a row stands elsewhere for each.
-void dots_coded(const uint16_t* rows, int stride, const int32_t* index, const uint8_t* const* remainders,
-                const uint16_t* book, int wide, int many, const float* x, int count, float* out) {
+template <int kRows>
+inline void coded_of(const uint16_t* const* rows, const uint8_t* const* codes, const uint16_t* book, int wide,
+                     const float* x, int count, float* out) {
   constexpr int kHalf = kLanes / 2;
   const uint16_t nothing[kHalf] = {};
-  for (int i = 0; i < many; ++i) {
-    const uint16_t* row = rows + static_cast<size_t>(index[i]) * stride;
-    const uint8_t* codes = remainders[i];
-    if (!codes) {
-      dots_of<1>(&row, x, count, out + i);
-      continue;
-    }
-    // Numbers k to k + 7 of the remainder.
-    const auto entry = [&](int k) {
-      const int stretch = k / wide;
-      return k < count ? book + (static_cast<size_t>(stretch) * 256 + codes[stretch]) * wide + k % wide : nothing;
-    };
-    Lanes total = zero();
-    for (int k = 0; k < count; k += kLanes) {
-      const Lanes left = load_halves(entry(k), entry(k + kHalf));
+  Lanes total[kRows];
+  for (int r = 0; r < kRows; ++r) total[r] = zero();
+  for (int k = 0; k < count; k += kLanes) {
+    const Lanes at = load(x + k);
+    // Where numbers k to k + 7 and k + 8 to k + 15 of a remainder stand: stretch, and place in it.
+    const int first = k / wide, second = (k + kHalf) / wide;
+    const uint16_t* low = book + static_cast<size_t>(first) * 256 * wide + (k - first * wide);
+    const uint16_t* high = book + static_cast<size_t>(second) * 256 * wide + (k + kHalf - second * wide);
+    const bool whole = k + kLanes <= count;
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const Lanes left = load_halves(low + codes[r][first] * wide,
+                                     k + kHalf < count ? high + codes[r][second] * wide : nothing);
       Lanes own;
-      if (k + kLanes <= count) {
-        own = load_half(row + k);
+      if (whole) {
+        own = load_half(rows[r] + k);
       } else {
         uint16_t rest[kLanes] = {};
-        for (int at = 0; at < count - k; ++at) rest[at] = row[k + at];
+        for (int i = 0; i < count - k; ++i) rest[i] = rows[r][k + i];
         own = load_half(rest);
       }
-      total = fma(as_half(add(own, left)), load(x + k), total);
+      total[r] = fma(as_half(add(own, left)), at, total[r]);
     }
-    out[i] = sum(total);
+  }
+  for (int r = 0; r < kRows; ++r) out[r] = sum(total[r]);
+}
+
+void dots_coded(const uint16_t* rows, int stride, const int32_t* index, const uint8_t* const* remainders,
+                const uint16_t* book, int wide, int many, const float* x, int count, float* out) {
+  int i = 0;
+  for (; i + 4 <= many; i += 4) {
+    const uint16_t* four[4];
+    for (int r = 0; r < 4; ++r) four[r] = rows + static_cast<size_t>(index[i + r]) * stride;
+    coded_of<4>(four, remainders + i, book, wide, x, count, out + i);
+  }
+  for (; i < many; ++i) {
+    const uint16_t* one[1] = {rows + static_cast<size_t>(index[i]) * stride};
+    coded_of<1>(one, remainders + i, book, wide, x, count, out + i);
+  }
+}
+
+void look_ups(const float* columns, int wide, const float* x, int count, float* out) {
+  constexpr int kEntries = 256;
+  for (int first = 0; first < count; first += wide, columns += wide * kEntries, out += kEntries) {
+    const int own = count - first < wide ? count - first : wide;
+    for (int j = 0; j < kEntries; j += kLanes) {
+      Lanes total = zero();
+      for (int k = 0; k < own; ++k) total = fma(every(x[first + k]), load(columns + k * kEntries + j), total);
+      store(out + j, total);
+    }
   }
 }
 
@@ -263,7 +287,7 @@ void attend(const float* query, const float* const* past, int count, int heads, 
 constexpr Kernels table(const char* name) {
   return {name,   sizeof(Code), quantise,     multiply_i8, multiply_f32, normalise, add_to, relu,
           gelu,   exponentials, scale_by,     dots_f32,    dots_f16,     dots_coded,
-          attend};
+          look_ups, attend};
 }
 
 // What an integer sum means: scale · (Σ codes·w - zero · Σ w) + bias.

@@ -21,6 +21,9 @@ constexpr int kPiece = 64;
 constexpr int kStep = 12;
 // Rows that are worth a thread of their own.
 constexpr int kFewest = 4;
+// Children of one prefix from which it pays to ask first what a direction says of each byte of a remainder.
+constexpr int kLookUp = 64;
+constexpr int kEntries = 256;  // of the book of a stretch of remainders
 // Rows of a piece of work where there are many: the smaller, the less there is to wait for when another process
 // takes a core, but the more often the weights are read.
 constexpr int kPart = 32;
@@ -270,20 +273,53 @@ void Search::share(int depth, const std::vector<int32_t>& beams, Body&& body) {
 // Whether the children of a depth's prefixes have remainders.
 bool Search::lean(int depth) const { return tree_->remainders && tree_->remainders[depth].book; }
 
-// ⟨vector, x⟩ of some of the listed children of a depth's prefixes.
-void Search::dots(int depth, int first, int count, const float* x, Scratch& scratch, float* out) const {
+// What x says of each byte of the remainders of a depth, where a prefix has so many live children that it pays;
+// nullptr: it does not. It hangs on the prefix alone, so that a score is the same for any number of threads.
+const float* Search::look_up(int depth, int live, const float* x, Array<float>& room) const {
+  if (!lean(depth) || live < kLookUp) return nullptr;
+  const Remainders& left = tree_->remainders[depth];
+  float* found = room.need(static_cast<size_t>(left.bytes) * kEntries);
+  network_.kernels().look_ups(left.columns, left.wide, x, tree_->dimension, found);
+  return found;
+}
+
+// Adds what was looked up of the remainders of some of the listed children of a prefix.
+void Search::add(int depth, int first, int count, const float* look_ups, float* out) const {
+  const Remainders& left = tree_->remainders[depth];
+  const int32_t* child = depths_[depth + 1].child.data() + first;
+  const uint8_t* start = left.of(child[0]);
+  if (!start) return;  // an only child
+  constexpr int kSums = 8;  // side by side, so that no sum waits for the one before
+  for (int i = 0; i < count; ++i) {
+    const uint8_t* codes = start + static_cast<int64_t>(child[i] - child[0]) * left.bytes;  // siblings are neighbours
+    float sums[kSums] = {};
+    const float* of = look_ups;
+    int at = 0;
+    for (; at + kSums <= left.bytes; at += kSums, of += kSums * kEntries)
+      for (int k = 0; k < kSums; ++k) sums[k] += of[k * kEntries + codes[at + k]];
+    for (int k = 0; at + k < left.bytes; ++k) sums[k] += of[k * kEntries + codes[at + k]];
+    out[i] += ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+  }
+}
+
+// ⟨vector, x⟩ of some of the listed children of a prefix, with what was looked up of their remainders if it was.
+void Search::dots(int depth, int first, int count, const float* x, const float* look_ups, Scratch& scratch,
+                  float* out) const {
   const Kernels& kernels = network_.kernels();
   const Depth& below = depths_[depth + 1];
   const int32_t* child = below.child.data() + first;
   const int32_t* row = tree_->by_code ? below.code.data() + first : child;
   const int dimension = tree_->dimension;
-  if (!lean(depth)) {
+  // Siblings are neighbours, and so are their remainders; an only child has none.
+  const uint8_t* start = lean(depth) && !look_ups ? tree_->remainders[depth].of(child[0]) : nullptr;
+  if (!start) {
     kernels.dots_f16(tree_->vectors[depth], dimension, row, count, x, dimension, out);
+    if (look_ups) add(depth, first, count, look_ups, out);
     return;
   }
   const Remainders& left = tree_->remainders[depth];
   const uint8_t** remainders = scratch.remainders.need(count);
-  for (int i = 0; i < count; ++i) remainders[i] = left.of(child[i]);
+  for (int i = 0; i < count; ++i) remainders[i] = start + static_cast<int64_t>(child[i] - child[0]) * left.bytes;
   kernels.dots_coded(tree_->vectors[depth], dimension, row, remainders, left.book, left.wide, count, x, dimension, out);
 }
 
@@ -308,16 +344,22 @@ void Search::guide(int depth, const std::vector<int32_t>& beams) {
   // All roots are scored anyway, and nothing need be guessed: there the prior goes along with the steering.
   const float prior = joint(depth) ? 0 : parts_.prior[depth], weight = parts_.mass[depth];
   const uint16_t* mass = tree_->log_mass[depth];
-  const bool tabled = prior != 0 && tree_->by_code && !lean(depth) && table(depth, beams);
-  share(depth, beams, [&](int, int first, int count, Scratch& scratch) {
+  const bool tabled = prior != 0 && tree_->by_code && table(depth, beams);
+  int most = 0;
+  for (const int32_t beam : beams) most = std::max(most, depths_[depth].prefixes[beam].live);
+  const float* asked = prior != 0 ? look_up(depth, most, query_.data(), look_ups_) : nullptr;
+  share(depth, beams, [&](int beam, int first, int count, Scratch& scratch) {
     float* base = below.base.data() + first;
     const int32_t *child = below.child.data() + first, *code = below.code.data() + first;
     if (prior != 0) {
       float* towards = scratch.part.need(count);
-      if (tabled)
+      const float* own = depths_[depth].prefixes[beams[beam]].live < kLookUp ? nullptr : asked;
+      if (tabled && (own || !lean(depth))) {
         for (int i = 0; i < count; ++i) towards[i] = by_code_[code[i]];
-      else
-        dots(depth, first, count, query_.data(), scratch, towards);
+        if (own) add(depth, first, count, own, towards);
+      } else {
+        dots(depth, first, count, query_.data(), own, scratch, towards);
+      }
       for (int i = 0; i < count; ++i) base[i] = prior * towards[i] + weight * from_half(mass[child[i]]);
     } else {
       for (int i = 0; i < count; ++i) base[i] = weight * from_half(mass[child[i]]);
@@ -440,7 +482,9 @@ void Search::listen(int depth, const std::vector<int32_t>& beams) {
       for (int i = 0; i < many; ++i) logit[i] += loud * (part[i] + head.bias[code[i]]);
     }
     if (steered != 0 || prior != 0) {
-      dots(depth, first, many, steers + static_cast<size_t>(beam) * wide, scratch, part);
+      const float* pointing = steers + static_cast<size_t>(beam) * wide;
+      const int live = depths_[depth].prefixes[beams[beam]].live;
+      dots(depth, first, many, pointing, look_up(depth, live, pointing, scratch.look_ups), scratch, part);
       for (int i = 0; i < many; ++i) logit[i] += part[i];
     }
   });

@@ -93,7 +93,10 @@ class Search {
   void guide(int depth, const std::vector<int32_t>& beams);
   bool lean(int depth) const;
   bool table(int depth, const std::vector<int32_t>& beams);
-  void dots(int depth, int first, int count, const float* x, Scratch& scratch, float* out) const;
+  void dots(int depth, int first, int count, const float* x, const float* look_ups, Scratch& scratch,
+            float* out) const;
+  void add(int depth, int first, int count, const float* look_ups, float* out) const;
+  const float* look_up(int depth, int live, const float* x, Array<float>& room) const;
   void listen(int depth, const std::vector<int32_t>& beams);
   void settle(int depth, int32_t beam, const float* logits);
   float normaliser(const float* logits, int count);
@@ -115,7 +118,8 @@ class Search {
   int speaking_ = 0;
   bool encoded_ = false;
   Array<float> query_;    // padded with zeros
-  Array<float> by_code_;  // what the query says of each code of a level
+  Array<float> by_code_;   // what the query says of each code of a level
+  Array<float> look_ups_;  // and of each byte of its remainders
   Memory memory_;
   Paths paths_;
   std::vector<Depth> depths_;

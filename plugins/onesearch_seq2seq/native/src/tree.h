@@ -10,6 +10,7 @@ constexpr int kMostLevels = 26;
 // What the vectors of a depth's nodes have beyond those of their codes; nodes without siblings have nothing.
 struct Remainders {
   const uint16_t* book;    // f16[⌈D / w⌉, 256, w]; nullptr: there are none
+  const float* columns;    // the same as f32[⌈D / w⌉, w, 256]
   const uint64_t* parted;  // a bit a node: whether it has siblings
   const int32_t* before;   // nodes with siblings before each word of bits
   const uint8_t* codes;    // u8[m, bytes], of those nodes in their order
