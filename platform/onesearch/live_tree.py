@@ -155,9 +155,9 @@ class LiveTree:
             tree = PrefixTree.of_sorted(items.sids[order], tree.levels, order)
         mass = _log_mass(tree, items.popularity) if len(touched) else self.log_mass
         following = replace(self, tree=tree, log_mass=mass, generation=generation)
-        if not len(moved) or (self.by_code and not self.remainders):
+        if not len(moved) or (self.guide is not None and self.guide.books is None):
             return following
-        if self.remainders:
+        if self.guide is not None:
             return following._told(items, np.isin(tree.code[0], roots), self)
         return replace(following, vectors=self._vectors_of(tree, items, roots))
 

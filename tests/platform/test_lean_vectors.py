@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onesearch.codebooks import Codebooks
 from onesearch.errors import ArtifactError
-from onesearch.index import ITEM_COLUMNS, CatalogueIndex
+from onesearch.index import ITEM_COLUMNS, CatalogueIndex, Changes
 from onesearch.lean_vectors import CodeGuide, Remainders, coded, decoded, fitted, remainders, with_siblings
 from onesearch.semantic_ids import PrefixTree
 
@@ -70,6 +71,19 @@ def test_differences_among_siblings_are_nearly_the_exact_ones() -> None:
         errors = [np.abs(apart(tree.node_vectors(level)) - wanted).mean() for tree in (lean, bare)]
         # At depth 2 there are fewer nodes than entries of a book, and each has its own.
         assert errors[0] < (0.001 if level == 1 else 0.8 * errors[1])
+
+
+def test_a_tree_of_one_level_follows_too() -> None:
+    """It has no remainders, and the vectors of its nodes are those of their codes."""
+    index, _ = catalogue(60)
+    sids = index.sids[:, :1]
+    books = Codebooks.of([np.zeros((LEVELS[0], DIM))])
+    one = CatalogueIndex.build(index.items, sids, index.vectors, index.popularity, LEVELS[:1])
+    one = one.guided_by(one.fit_guide(books, seed=0))
+    changes = Changes(index.items[:1], sids[:1], -index.vectors[:1], index.popularity[:1])
+    grown, scratch = one.following(changes, 1), replace(one.following(changes, 1))
+    assert not np.array_equal(grown.live.vectors[0], one.live.vectors[0])
+    assert np.array_equal(grown.live.vectors[0], scratch.live.vectors[0])
 
 
 def test_a_book_has_the_same_bits_again_and_is_the_nearest() -> None:

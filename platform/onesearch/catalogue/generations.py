@@ -275,7 +275,7 @@ def _nodes(index: CatalogueIndex) -> dict[str, np.ndarray]:
     for level, left in enumerate(live.remainders, start=1):
         arrays[f"book.{level}"] = left.book
         arrays |= {f"{name}.{level}": getattr(left, name) for name in _REMAINDERS}
-    if live.remainders and index.guide is not None:
+    if index.guide is not None and index.guide.books is not None:
         arrays["centroids.0"] = index.guide.centroids[0]
     return arrays
 
