@@ -95,7 +95,9 @@ def write(
 
     toy = f"sleep_ms = {sleep_ms}\nprefix = {list(prefix)}\n"
     tables = [f'[{role}]\nname = "toy"\n[{role}.toy]\n{toy}' for role in ROLES]
-    config = parse_config("".join(tables) + f"[serving]\n{serving}\n", plugins=plugins)
+    # Toys rank by similarity alone, and of vectors of 16 numbers two bytes tell too little.
+    exact = '[serving]\nnode_vectors = "exact"\n'
+    config = parse_config("".join(tables) + f"{exact}{serving}\n", plugins=plugins)
     source = releases / ".source"
     catalogue = items().with_columns(pl.concat_str(pl.lit(mark), pl.col("item_id")).alias("item_id"))
     titles = catalogue["title"].to_list()

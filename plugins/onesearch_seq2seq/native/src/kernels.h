@@ -71,6 +71,8 @@ struct Kernels {
   // What x says of each entry of such a book, whose columns are f32[⌈count / wide⌉][wide][256]:
   // out[s][j] = Σ_k columns[s][k][j] · x[s · wide + k].
   void (*look_ups)(const float* columns, int wide, const float* x, int count, float* out);
+  // Halves to floats.
+  void (*widen)(const uint16_t* from, int count, float* to);
   // Attention of one query to `count` positions, whose keys and values are past[j][0 … d) and past[j][d … 2d).
   void (*attend)(const float* query, const float* const* past, int count, int heads, int width, float* out);
 };

@@ -262,6 +262,12 @@ void look_ups(const float* columns, int wide, const float* x, int count, float* 
   }
 }
 
+void widen(const uint16_t* from, int count, float* to) {
+  int i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(to + i, load_half(from + i));
+  for (; i < count; ++i) to[i] = from_half(from[i]);
+}
+
 void attend(const float* query, const float* const* past, int count, int heads, int width, float* out) {
   constexpr int kMost = 32;  // a SID has at most 26 levels
   const int own = width / heads;
@@ -287,7 +293,7 @@ void attend(const float* query, const float* const* past, int count, int heads, 
 constexpr Kernels table(const char* name) {
   return {name,   sizeof(Code), quantise,     multiply_i8, multiply_f32, normalise, add_to, relu,
           gelu,   exponentials, scale_by,     dots_f32,    dots_f16,     dots_coded,
-          look_ups, attend};
+          look_ups, widen, attend};
 }
 
 // What an integer sum means: scale · (Σ codes·w - zero · Σ w) + bias.

@@ -3,6 +3,7 @@
 
 #include <immintrin.h>
 
+#include "half.h"
 #include "kernels.h"
 
 namespace {

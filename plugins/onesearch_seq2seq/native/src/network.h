@@ -62,7 +62,7 @@ struct Scratch {
   Array<float> head_in, steer_in, part;
   Array<int32_t> index;
   Array<const uint8_t*> remainders;
-  Array<float> look_ups;
+  Array<float> look_ups, masses;
 };
 
 // Keys and values of S positions, packed as weights for matrix products, per head.

@@ -122,17 +122,34 @@ void Search::list(int depth, const std::vector<int32_t>& beams) {
   Depth& below = depths_[depth + 1];
   const int32_t* first = tree_->first_child[depth];
   const uint16_t* mass = tree_->log_mass[depth];
+  size_t listed = below.child.size(), most = listed;
   for (const int32_t beam : beams) {
-    Prefix& prefix = depths_[depth].prefixes[beam];
-    if (prefix.listed >= 0) continue;
-    prefix.listed = static_cast<int32_t>(below.child.size());
-    for (int32_t child = first[prefix.node]; child < first[prefix.node + 1]; ++child) {
-      if (mass[child] == kDead) continue;
-      below.child.push_back(child);
-      below.code.push_back(tree_->code_of(depth, child));
-    }
-    prefix.live = static_cast<int32_t>(below.child.size()) - prefix.listed;
+    const Prefix& prefix = depths_[depth].prefixes[beam];
+    if (prefix.listed < 0) most += first[prefix.node + 1] - first[prefix.node];
   }
+  below.child.resize(most);
+  below.code.resize(most);
+  // Each child is written; the next one takes the place of one that is dead.
+  const auto all = [&](const auto* codes) {
+    for (const int32_t beam : beams) {
+      Prefix& prefix = depths_[depth].prefixes[beam];
+      if (prefix.listed >= 0) continue;
+      prefix.listed = static_cast<int32_t>(listed);
+      for (int32_t child = first[prefix.node]; child < first[prefix.node + 1]; ++child) {
+        below.child[listed] = child;
+        below.code[listed] = static_cast<int32_t>(codes[child]);
+        listed += mass[child] != kDead;
+      }
+      prefix.live = static_cast<int32_t>(listed) - prefix.listed;
+    }
+  };
+  switch (tree_->code_bytes[depth]) {
+    case 1: all(static_cast<const uint8_t*>(tree_->code[depth])); break;
+    case 2: all(static_cast<const uint16_t*>(tree_->code[depth])); break;
+    default: all(static_cast<const uint32_t*>(tree_->code[depth]));
+  }
+  below.child.resize(listed);
+  below.code.resize(listed);
   below.base.resize(below.child.size());
   below.logit.resize(below.child.size());
   below.guess.resize(below.child.size());
@@ -351,6 +368,11 @@ void Search::guide(int depth, const std::vector<int32_t>& beams) {
   share(depth, beams, [&](int beam, int first, int count, Scratch& scratch) {
     float* base = below.base.data() + first;
     const int32_t *child = below.child.data() + first, *code = below.code.data() + first;
+    float* masses = scratch.masses.need(count);
+    if (child[count - 1] - child[0] == count - 1)  // neighbours, none of them dead
+      network_.kernels().widen(mass + child[0], count, masses);
+    else
+      for (int i = 0; i < count; ++i) masses[i] = from_half(mass[child[i]]);
     if (prior != 0) {
       float* towards = scratch.part.need(count);
       const float* own = depths_[depth].prefixes[beams[beam]].live < kLookUp ? nullptr : asked;
@@ -360,9 +382,9 @@ void Search::guide(int depth, const std::vector<int32_t>& beams) {
       } else {
         dots(depth, first, count, query_.data(), own, scratch, towards);
       }
-      for (int i = 0; i < count; ++i) base[i] = prior * towards[i] + weight * from_half(mass[child[i]]);
+      for (int i = 0; i < count; ++i) base[i] = prior * towards[i] + weight * masses[i];
     } else {
-      for (int i = 0; i < count; ++i) base[i] = weight * from_half(mass[child[i]]);
+      for (int i = 0; i < count; ++i) base[i] = weight * masses[i];
     }
   });
   if (!speaks(depth) || beams.size() <= kStep) return;
