@@ -124,7 +124,7 @@ class ServingConfig(Section):
     @classmethod
     def _of_older_releases(cls, value: Any) -> Any:
         """True and False were all there was."""
-        return {True: "exact", False: "codes"}.get(value, value) if isinstance(value, bool) else value
+        return {True: "exact", False: "codes"}[value] if isinstance(value, bool) else value
 
     threads: int = Field(default=2, ge=0)
     """Threads of a graph's session; 0: every core."""

@@ -128,7 +128,7 @@ class CatalogueIndex:
 
     def fit_guide(self, codebooks: Codebooks, seed: int) -> CodeGuide:
         """What could stand in for vectors of this catalogue's nodes."""
-        return fit_guide(self._arrays, codebooks, seed)
+        return fit_guide(self.live.tree, self._arrays, codebooks, seed)
 
     @property
     def _arrays(self) -> Items:

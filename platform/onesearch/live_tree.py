@@ -211,10 +211,10 @@ class LiveTree:
         if before is not None:
             firsts[tree.code[0]] = before.vectors[0][tree.code[0]]
         made = [[np.zeros((0, len(book)), np.uint8)] for book in books]
-        below = np.diff(tree.leaf_first_item[_spans(tree)[-1]]) if tree.leaf_count else np.zeros(0, np.int64)
-        pieces = np.cumsum(np.where(anew, below, 0)) // _AT_ONCE
-        for piece in np.unique(pieces[anew]).tolist():
-            part = _part(tree, items, anew & (pieces == piece))
+        below = np.cumsum(np.where(anew, _items_of_roots(tree), 0))
+        ends = below[:-1][np.diff(below // _AT_ONCE) > 0]  # whole branches, some items at once
+        for numbers in np.split(_numbers(tree, anew), ends):
+            part = PrefixTree.of_sorted(items.sids[numbers], tree.levels, numbers)
             exact = _node_vectors(part, items.vectors)
             firsts[part.code[0]] = exact[0]
             for level, book in enumerate(books, start=1):
@@ -235,14 +235,12 @@ class LiveTree:
         return replace(self, vectors=(firsts, *centroids[1:]), remainders=leftover)
 
 
-def fit_guide(items: Items, codebooks: Codebooks, seed: int) -> CodeGuide:
-    """What codes stand for, and books of the remainders of a catalogue's nodes."""
+def fit_guide(tree: PrefixTree, items: Items, codebooks: Codebooks, seed: int) -> CodeGuide:
+    """What codes stand for, and books of the remainders of a tree's nodes."""
     centroids = tuple(level.astype(np.float16) for level in codebooks.levels)
-    numbers, levels = items.numbers(), tuple(len(level) for level in centroids)
-    tree = PrefixTree.build(items.sids[numbers], levels, items.popularity[numbers], numbers)
-    if len(numbers) > _AT_ONCE:  # whole branches, since what siblings have in common is left out
+    if len(tree.leaf_items) > _AT_ONCE:  # whole branches, since what siblings have in common is left out
         order = np.random.default_rng([seed, 0xA8]).permutation(tree.node_counts[0])
-        below = np.diff(tree.leaf_first_item[_spans(tree)[-1]])
+        below = _items_of_roots(tree)
         picked = np.zeros(len(order), bool)
         picked[order[: int(np.searchsorted(np.cumsum(below[order]), _AT_ONCE)) + 1]] = True
         tree = _part(tree, items, picked)
@@ -258,9 +256,18 @@ def fit_guide(items: Items, codebooks: Codebooks, seed: int) -> CodeGuide:
 
 def _part(tree: PrefixTree, items: Items, roots: np.ndarray) -> PrefixTree:
     """The tree of what lies below some nodes of the first level, bool[n_1]."""
-    leaves = np.repeat(roots, np.diff(_spans(tree)[-1]))
-    numbers = tree.leaf_items[np.repeat(leaves, np.diff(tree.leaf_first_item))]
+    numbers = _numbers(tree, roots)
     return PrefixTree.of_sorted(items.sids[numbers], tree.levels, numbers)
+
+
+def _numbers(tree: PrefixTree, roots: np.ndarray) -> np.ndarray:
+    """Numbers of the items below some nodes of the first level, bool[n_1], in the tree's order."""
+    return tree.leaf_items[np.repeat(roots, _items_of_roots(tree))]
+
+
+def _items_of_roots(tree: PrefixTree) -> np.ndarray:
+    """How many items lie below each node of the first level, i32[n_1]."""
+    return np.diff(tree.leaf_first_item[_spans(tree)[-1]])
 
 
 def _sources(tree: PrefixTree, old: PrefixTree, anew: np.ndarray) -> np.ndarray:

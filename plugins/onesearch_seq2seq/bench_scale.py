@@ -14,11 +14,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from onesearch.compiling.runtime import Runtime
 from onesearch.contracts import Prompt
 from onesearch.figures import new_figure, write_png
 from onesearch.lean_vectors import CODES, CodeGuide, widths
@@ -26,7 +24,7 @@ from onesearch.live_tree import Items, LiveTree
 from onesearch.progress import Progress, SilentProgress
 from onesearch.semantic_ids import sid_keys
 
-from onesearch_seq2seq.bench_world import DIMENSION, LEVELS, TEXT, random_network
+from onesearch_seq2seq.bench_world import DIMENSION, LEVELS, TEXT, opened, random_network
 from onesearch_seq2seq.exporting import export
 from onesearch_seq2seq.server import Seq2SeqServer
 
@@ -213,12 +211,8 @@ def _made(count: int, guide: CodeGuide) -> _Catalogue:
 def _server(size: str, live: LiveTree, threads: int, folder: Path) -> tuple[Seq2SeqServer, int]:
     model, config = random_network(size)
     export(model, config, folder / "network", "int8")
-    context = SimpleNamespace(
-        vocabulary=SimpleNamespace(levels=LEVELS), runtime=Runtime(threads), index=SimpleNamespace(live=live)
-    )
     wanted = config.model_copy(update={"engine": "native"})
-    server = Seq2SeqServer.open(folder / "network", context, wanted)  # type: ignore[arg-type]
-    return server, model.dims.width
+    return opened(folder / "network", live, threads, wanted), model.dims.width
 
 
 def _row(one: _Catalogue) -> dict[str, Any]:

@@ -40,6 +40,12 @@ IN_THE_BOX: dict[Role, str] = {
 PLUGINS = Plugins([_registered(r, n) for r, n in IN_THE_BOX.items()] + [_registered("reward", "mine")], [])
 
 
+def test_node_vectors_of_older_releases_are_understood() -> None:
+    """They were asked for by true and false."""
+    said = [ServingConfig(node_vectors=old).node_vectors for old in (True, False)]  # type: ignore[arg-type]
+    assert said == ["exact", "codes"]
+
+
 def test_nothing_is_a_whole_configuration() -> None:
     config = parse_config("", plugins=PLUGINS)
     assert config.names == IN_THE_BOX

@@ -227,11 +227,8 @@ def _files(index: CatalogueIndex) -> list[tuple[str, Unchanged, Write]]:
         ("arrays.safetensors", same_arrays, writes(arrays)),
         ("state.safetensors", same_state, writes(state)),
         ("tree.safetensors", same_tree, writes(walked)),
-        (
-            "nodes.safetensors",
-            lambda other: live.vectors is other.live.vectors and live.remainders is other.live.remainders,
-            writes(_nodes(index)),
-        ),
+        # Remainders come anew only along with the vectors of the first level.
+        ("nodes.safetensors", lambda other: live.vectors is other.live.vectors, writes(_nodes(index))),
     ]
     if (newcomers := index.newcomers) is not None:
         files.append(

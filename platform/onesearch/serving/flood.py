@@ -54,14 +54,12 @@ class Outcome:
         sent: how many. lasted_s: from the first to the last.
         became: how many were answered, degraded, refused, late, failed.
         times_s: of those that the models answered.
-        failures: what was said of those that failed, and how often.
     """
 
     sent: int
     lasted_s: float
     became: dict[str, int]
     times_s: list[float]
-    failures: dict[str, int]
 
 
 class _Sender:
@@ -90,21 +88,17 @@ class _Sender:
         with self._lock:
             self._lock.wait_for(lambda: len(self._ended) == sent, _PATIENCE_S)
         became: Counter[str] = Counter(failed=sent - len(self._ended))
-        failures: Counter[str] = Counter()
         times = []
         for call, took_s in self._ended:
             code = call.code()
             if code is not grpc.StatusCode.OK:
-                kind = _KINDS.get(code, "failed")
-                became[kind] += 1
-                if kind == "failed":
-                    failures[f"{code.name}: {call.details()}"] += 1
+                became[_KINDS.get(code, "failed")] += 1
             elif pb.SearchResponse.FromString(call.result()).degraded:
                 became["degraded"] += 1
             else:
                 became["answered"] += 1
                 times.append(took_s)
-        return Outcome(sent, lasted_s, dict(became), times, dict(failures))
+        return Outcome(sent, lasted_s, dict(became), times)
 
     def _end(self, call: Any, begun: float) -> None:
         took_s = time.perf_counter() - begun

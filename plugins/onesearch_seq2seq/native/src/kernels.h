@@ -14,6 +14,9 @@ namespace onesearch {
 // Partial sums of a reduction, and columns of a block of packed weights.
 constexpr int kLanes = 16;
 
+// Entries of the book of a stretch of remainders: what a byte can say.
+constexpr int kEntries = 256;
+
 constexpr int padded(int count) { return (count + kLanes - 1) / kLanes * kLanes; }
 
 // A weight matrix by blocks of 16 output columns; `out` is a multiple of 16.

@@ -8,6 +8,7 @@ namespace {
 
 using onesearch::Codes;
 using onesearch::Kernels;
+using onesearch::kEntries;
 using onesearch::kLanes;
 using onesearch::Packed;
 
@@ -158,6 +159,14 @@ void scale_by(float* values, float by, int count) {
 inline Lanes load_row(const float* from) { return load(from); }
 inline Lanes load_row(const uint16_t* from) { return load_half(from); }
 
+// The first `count` numbers of a row, fewer than a register holds, and zeros.
+template <class Element>
+inline Lanes load_rest(const Element* row, int count) {
+  Element rest[kLanes] = {};
+  for (int i = 0; i < count; ++i) rest[i] = row[i];
+  return load_row(rest);
+}
+
 template <int kRows, class Element>
 inline void dots_of(const Element* const* rows, const float* x, int count, float* out) {
   const int whole = count / kLanes * kLanes;
@@ -170,11 +179,7 @@ inline void dots_of(const Element* const* rows, const float* x, int count, float
   }
   if (whole < count) {
     const Lanes at = load(x + whole);
-    for (int r = 0; r < kRows; ++r) {
-      Element rest[kLanes] = {};
-      for (int i = 0; i < count - whole; ++i) rest[i] = rows[r][whole + i];
-      total[r] = fma(load_row(rest), at, total[r]);
-    }
+    for (int r = 0; r < kRows; ++r) total[r] = fma(load_rest(rows[r] + whole, count - whole), at, total[r]);
   }
   for (int r = 0; r < kRows; ++r) out[r] = sum(total[r]);
 }
@@ -215,21 +220,14 @@ inline void coded_of(const uint16_t* const* rows, const uint8_t* const* codes, c
     const Lanes at = load(x + k);
     // Where numbers k to k + 7 and k + 8 to k + 15 of a remainder stand: stretch, and place in it.
     const int first = k / wide, second = (k + kHalf) / wide;
-    const uint16_t* low = book + static_cast<size_t>(first) * 256 * wide + (k - first * wide);
-    const uint16_t* high = book + static_cast<size_t>(second) * 256 * wide + (k + kHalf - second * wide);
+    const uint16_t* low = book + static_cast<size_t>(first) * kEntries * wide + (k - first * wide);
+    const uint16_t* high = book + static_cast<size_t>(second) * kEntries * wide + (k + kHalf - second * wide);
     const bool whole = k + kLanes <= count;
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
       const Lanes left = load_halves(low + codes[r][first] * wide,
                                      k + kHalf < count ? high + codes[r][second] * wide : nothing);
-      Lanes own;
-      if (whole) {
-        own = load_half(rows[r] + k);
-      } else {
-        uint16_t rest[kLanes] = {};
-        for (int i = 0; i < count - k; ++i) rest[i] = rows[r][k + i];
-        own = load_half(rest);
-      }
+      const Lanes own = whole ? load_half(rows[r] + k) : load_rest(rows[r] + k, count - k);
       total[r] = fma(as_half(add(own, left)), at, total[r]);
     }
   }
@@ -251,7 +249,6 @@ void dots_coded(const uint16_t* rows, int stride, const int32_t* index, const ui
 }
 
 void look_ups(const float* columns, int wide, const float* x, int count, float* out) {
-  constexpr int kEntries = 256;
   for (int first = 0; first < count; first += wide, columns += wide * kEntries, out += kEntries) {
     const int own = count - first < wide ? count - first : wide;
     for (int j = 0; j < kEntries; j += kLanes) {

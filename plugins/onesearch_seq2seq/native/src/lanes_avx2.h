@@ -19,15 +19,12 @@ inline void store(float* to, Lanes a) {
   _mm256_storeu_ps(to, a.low);
   _mm256_storeu_ps(to + 8, a.high);
 }
-inline Lanes load_half(const uint16_t* from) {
-  return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))),
-          _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 8)))};
-}
 // Eight from one place and eight from another.
 inline Lanes load_halves(const uint16_t* low, const uint16_t* high) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(low))),
           _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(high)))};
 }
+inline Lanes load_half(const uint16_t* from) { return load_halves(from, from + 8); }
 inline __m256 as_half(__m256 a) {
   return _mm256_cvtph_ps(_mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }

@@ -29,18 +29,14 @@ inline Lanes load(const float* from) {
 
 inline void store(float* to, Lanes a) { std::memcpy(to, a.v, sizeof a.v); }
 
-inline Lanes load_half(const uint16_t* from) {
-  Lanes r;
-  for (int i = 0; i < 16; ++i) r.v[i] = from_half(from[i]);
-  return r;
-}
-
 // Eight from one place and eight from another.
 inline Lanes load_halves(const uint16_t* low, const uint16_t* high) {
   Lanes r;
   for (int i = 0; i < 8; ++i) r.v[i] = from_half(low[i]), r.v[i + 8] = from_half(high[i]);
   return r;
 }
+
+inline Lanes load_half(const uint16_t* from) { return load_halves(from, from + 8); }
 
 // The nearest that a half holds (of numbers below 65,520).
 inline float to_half(float value) {

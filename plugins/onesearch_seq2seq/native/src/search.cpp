@@ -23,7 +23,6 @@ constexpr int kStep = 12;
 constexpr int kFewest = 4;
 // Children of one prefix from which it pays to ask first what a direction says of each byte of a remainder.
 constexpr int kLookUp = 64;
-constexpr int kEntries = 256;  // of the book of a stretch of remainders
 // Rows of a piece of work where there are many: the smaller, the less there is to wait for when another process
 // takes a core, but the more often the weights are read.
 constexpr int kPart = 32;
@@ -361,10 +360,10 @@ void Search::guide(int depth, const std::vector<int32_t>& beams) {
   // All roots are scored anyway, and nothing need be guessed: there the prior goes along with the steering.
   const float prior = joint(depth) ? 0 : parts_.prior[depth], weight = parts_.mass[depth];
   const uint16_t* mass = tree_->log_mass[depth];
-  const bool tabled = prior != 0 && tree_->by_code && table(depth, beams);
   int most = 0;
   for (const int32_t beam : beams) most = std::max(most, depths_[depth].prefixes[beam].live);
   const float* asked = prior != 0 ? look_up(depth, most, query_.data(), look_ups_) : nullptr;
+  const bool tabled = prior != 0 && tree_->by_code && (asked || !lean(depth)) && table(depth, beams);
   share(depth, beams, [&](int beam, int first, int count, Scratch& scratch) {
     float* base = below.base.data() + first;
     const int32_t *child = below.child.data() + first, *code = below.code.data() + first;
